@@ -1,0 +1,1 @@
+"""The Dagster assets: thin callers of the plain functions."""

@@ -1,0 +1,155 @@
+"""The manifest: what a backup is, written once as its last object, and unreadable if a single byte of it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gs_backup_assets.errors import StoreError
+from gs_backup_assets.postgres.database import DatabaseFacts
+from gs_backup_assets.postgres.fingerprint import Fingerprint
+from gs_backup_assets.postgres.inventory import Omission
+from gs_backup_assets.postgres.release import Release
+from gs_backup_assets.postgres.schema import SchemaObject
+
+SCHEMA_VERSION = 1
+NAME = "manifest.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoredFile(_Record):
+    """A file of the backup: path relative to the backup's folder, size in bytes, SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class ServerRecord(_Record):
+    """The server that the backup was taken from."""
+
+    release: str
+    system_identifier: str | None
+    in_recovery: bool
+    lsn: str | None
+
+
+class DumpRecord(_Record):
+    """How the dump was made. `programs` is the release of pg_dump."""
+
+    programs: str
+    compression: str
+    jobs: int
+    role_passwords: bool
+
+    @property
+    def release(self) -> Release:
+        return Release.parse(self.programs)
+
+
+class Manifest(_Record):
+    """Everything that a prover needs to know, so that it never has to ask the source. Times are aware, in UTC."""
+
+    schema_version: Literal[1] = 1
+    id: str
+    database: str
+    kind: Literal["logical"] = "logical"
+    partition: str
+    timezone: str
+    software: str
+    snapshot_at: datetime
+    finished_at: datetime
+    server: ServerRecord
+    source: DatabaseFacts
+    dump: DumpRecord
+    files: tuple[StoredFile, ...]
+    fingerprint: Fingerprint
+    schema_objects: tuple[SchemaObject, ...]
+    omissions: tuple[Omission, ...]
+    warnings: tuple[str, ...]
+    stage_seconds: dict[str, float]
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def folder(self) -> str:
+        """The backup's folder in the store."""
+        return backup_folder(self.database, self.partition, self.id)
+
+
+def backup_folder(database: str, partition: str, backup_id: str) -> str:
+    """`<database>/logical/<partition>/<backup id>`."""
+    return f"{database}/logical/{partition}/{backup_id}"
+
+
+def backup_id(moment: datetime) -> str:
+    """`20261122T080003Z`: the moment in UTC, to the second; sorts by time."""
+    return moment.strftime("%Y%m%dT%H%M%SZ")
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Canonical JSON with a digest of its own contents in it."""
+    contents = manifest.model_dump(mode="json")
+    return _canonical({"digest": _digest(contents), "manifest": contents})
+
+
+def decode(data: bytes, *, folder: str) -> Manifest:
+    """Read a manifest that lies in `folder`.
+
+    Raises StoreError: `MANIFEST_DAMAGED` when any byte differs from what was written, `MANIFEST_UNKNOWN_VERSION`
+    when a newer release of this software wrote it, `MANIFEST_MISPLACED` when it belongs to another folder.
+    """
+    damaged = StoreError(
+        "MANIFEST_DAMAGED",
+        f"The manifest in {folder} is not what was written.",
+        "Use another backup, or another copy of this one; `gs-backup list` shows them.",
+    )
+    try:
+        document = json.loads(data)
+        contents = document["manifest"]
+        version = contents["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        raise damaged from None
+    if document.get("digest") != _digest(contents) or _canonical(document) != data:
+        raise damaged
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            "MANIFEST_UNKNOWN_VERSION",
+            f"The manifest in {folder} has version {version}.",
+            "Use the release of this software that wrote it.",
+        )
+    try:
+        manifest = Manifest.model_validate(contents)
+    except ValidationError:
+        raise damaged from None
+    if manifest.folder != folder:
+        raise StoreError(
+            "MANIFEST_MISPLACED",
+            f"The manifest in {folder} belongs to {manifest.folder}.",
+            "Somebody moved or copied it; put it back, or use another backup.",
+        )
+    return manifest
+
+
+def sha256sums(manifest: Manifest, manifest_bytes: bytes) -> bytes:
+    """The lines of `SHA256SUMS` for `sha256sum -c`, the manifest included."""
+    lines = {file.path: file.sha256 for file in manifest.files}
+    lines[NAME] = hashlib.sha256(manifest_bytes).hexdigest()
+    return "".join(f"{digest}  {path}\n" for path, digest in sorted(lines.items())).encode()
+
+
+def _canonical(document: object) -> bytes:
+    return (json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _digest(contents: object) -> str:
+    return "sha256:" + hashlib.sha256(_canonical(contents)).hexdigest()

@@ -1,0 +1,1 @@
+"""Names and specifications of the asset checks."""

@@ -1,0 +1,94 @@
+"""What the verbs share: options, output as text or as one JSON document, and progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gs_backup_assets.errors import ExitStatus
+from gs_backup_assets.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="The configuration file.", envvar="GS_BACKUP_CONFIG", show_default="backup.yaml")
+]
+DatabaseOption = Annotated[str | None, typer.Option("--database", help="Which database, when there are several.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, progress on standard error.")]
+
+
+def emit(document: dict[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:
+    """Print a result: the document as JSON, or what `show` draws for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+        return
+    from rich.console import Console
+
+    show(Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
+
+
+def finish(status: ExitStatus) -> None:
+    """End the verb with an exit status."""
+    raise typer.Exit(int(status))
+
+
+def terminal_progress() -> Progress:
+    """Progress on standard error: one line per stage, with a moving counter on a terminal."""
+    return Progress(TerminalListener())
+
+
+class TerminalListener:
+    """Writes stages as lines; on a terminal the running stage is redrawn at most five times a second."""
+
+    def __init__(self) -> None:
+        self._moving = sys.stderr.isatty()
+        self._drawn = 0.0
+
+    def stage_started(self, stage: str) -> None:
+        if self._moving:
+            self._write(f"\r\x1b[K  {stage} ...")
+
+    def stage_advanced(self, stage: str, done: int, total: int | None, unit: str, seconds: float) -> None:
+        now = time.monotonic()
+        if not self._moving or now - self._drawn < 0.2:
+            return
+        self._drawn = now
+        share = f" of {human_bytes(total)}" if total else ""
+        rate = f", {human_bytes(done / seconds)}/s" if seconds > 0 else ""
+        self._write(f"\r\x1b[K  {stage} ... {human_bytes(done)}{share}{rate}")
+
+    def stage_ended(self, stage: str, seconds: float, ok: bool) -> None:
+        lead = "\r\x1b[K" if self._moving else ""
+        self._write(f"{lead}  {'ok' if ok else '--'}  {stage:<14}{seconds:8.2f} s\n")
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def human_bytes(size: float) -> str:
+    """`1.4 GB`, in powers of 1000 as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def human_age(seconds: float) -> str:
+    """`3 h 20 min`, `2 d 4 h`: the two largest units."""
+    minutes = int(seconds // 60)
+    if minutes < 1:
+        return f"{int(seconds)} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

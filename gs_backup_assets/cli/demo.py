@@ -1,0 +1,133 @@
+"""`gs-backup demo`: an embedded production server with sample data, the daily job on it, and the verdict."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gs_backup_assets.cli.common import JsonOption, emit, finish, terminal_progress
+
+DATABASE = "guitar_strategies"
+URL_VARIABLE = "GS_BACKUP_DEMO_URL"
+_UI = "127.0.0.1", 3000
+_SETTINGS = {"shared_buffers": "128MB", "max_wal_size": "2GB", "synchronous_commit": "off"}
+
+_CONFIG = """\
+# Written by `gs-backup demo`. docs/configuration.md lists every key.
+databases:
+  {database}: {{url_env: {variable}}}
+timezone: America/Chicago
+stores:
+  primary: {{kind: local, path: ./backups}}
+reports: ./reports
+rules: guitar_strategies
+"""
+_DAGSTER = """\
+telemetry: {enabled: false}
+nux: {enabled: false}
+"""
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="Where configuration, backups and reports are kept.")] = Path("demo"),
+    scale: Annotated[float, typer.Option(help="Size of the sample: 1 is about 40 MB, 70 about 2 GB.")] = 1.0,
+    sabotage: Annotated[
+        str | None, typer.Option(help="Plant one defect in production first; an unknown kind lists them all.")
+    ] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Then keep the database up and open the Dagster UI.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Start a PostgreSQL server with the sample database and run today's partition of the whole daily job on it."""
+    from gs_backup_assets.cli.run import run_daily_job
+    from gs_backup_assets.config import load_config
+
+    config_file = _prepare(folder)
+    os.environ["DAGSTER_HOME"] = str(folder.resolve() / "dagster_home")
+    with _production(scale, sabotage) as url:
+        os.environ[URL_VARIABLE] = url
+        config = load_config(config_file)
+        outcome = run_daily_job(config, config.database())
+        emit(outcome.document(), json, outcome.show)
+        _say(f"\nWhat to do next:\n  open {outcome.report} in a browser\n" if outcome.report else "\n")
+        if serve:
+            _serve(config_file)
+        else:
+            _say(
+                f"  gs-backup list --config {config_file}\n"
+                f"  gs-backup verify latest --config {config_file}     proves it again, without the source\n"
+                "  make dev                                   the same with the Dagster UI on http://127.0.0.1:3000\n"
+                "  gs-backup init                             with DATABASE_URL set: your own database\n"
+            )
+    finish(outcome.status)
+
+
+def _prepare(folder: Path) -> Path:
+    """Write the configuration and the Dagster home unless they are there: a second run adds to the first."""
+    from gs_backup_assets.catalogue.packaged import data_classes_text
+
+    home = folder / "dagster_home"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_text(_DAGSTER, encoding="utf-8")
+    config_file = folder / "backup.yaml"
+    config_file.write_text(_CONFIG.format(database=DATABASE, variable=URL_VARIABLE) + data_classes_text(), encoding="utf-8")
+    return config_file
+
+
+@contextmanager
+def _production(scale: float, sabotage: str | None) -> Iterator[str]:
+    """A server with the sample database in it; yields the URL, and leaves nothing behind."""
+    from gs_backup_assets.postgres.cluster import create_database, running_cluster
+    from gs_backup_assets.postgres.connection import connect
+    from gs_backup_assets.postgres.toolchain import newest_server
+    from gs_backup_assets.sample.generate import load_sample
+    from gs_backup_assets.sample.sabotage import plant
+
+    progress = terminal_progress()
+    with ExitStack() as stack:
+        with progress.stage("start server"):
+            server = running_cluster(newest_server(), purpose="demo", settings=_SETTINGS, superuser="postgres")
+            cluster = stack.enter_context(server)
+        with progress.stage("load sample"):
+            with connect(cluster.target()) as connection:
+                create_database(connection, DATABASE)
+            with connect(cluster.target(DATABASE)) as connection:
+                load_sample(connection, scale=scale)
+        if sabotage is not None:
+            with connect(cluster.target(DATABASE)) as connection:
+                _say(f"  sabotaged: {plant(connection, sabotage).title}\n")
+        target = cluster.target(DATABASE)
+        port = target.parameters["port"]
+        yield f"postgresql://{target.parameters['user']}@/{DATABASE}?host={target.host}&port={port}"
+
+
+def _serve(config_file: Path) -> None:
+    """Run the Dagster UI and its daemon until Ctrl-C."""
+    from gs_backup_assets.config import FILE_VARIABLE
+    from gs_backup_assets.system.programs import Program
+
+    host, port = _UI
+    argv = [sys.executable, "-m", "dagster", "dev", "-h", host, "-p", str(port), "-m", "gs_backup_assets.definitions"]
+    environment = {**os.environ, FILE_VARIABLE: str(config_file.resolve())}
+    with Program(argv, environment=environment, stop_signal=signal.SIGINT, on_line=_log_line) as dagster:
+        _say(f"\nThe Dagster UI: http://{host}:{port}   Ctrl-C stops everything.\n")
+        try:
+            dagster.wait().require_success("Is another program using the port?")
+        except KeyboardInterrupt:
+            _say("\nStopping the UI, its daemon and the demo database.\n")
+
+
+def _log_line(line: str) -> None:
+    if " - ERROR - " in line or "Error" in line:
+        _say(f"  {line}\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()

@@ -1,0 +1,148 @@
+"""`gs-backup list` and `gs-backup show`: the catalogue, and one backup with its proof."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gs_backup_assets.cli.common import ConfigOption, DatabaseOption, JsonOption, emit, human_age, human_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gs_backup_assets.catalogue.catalogue import Entry
+    from gs_backup_assets.catalogue.proof import ProofRecord
+
+_STYLES = {"PROVEN": "bold green", "FAILED": "bold red", "NOT_VERIFIED": "bold yellow"}
+_SIGNS = {"passed": "[green]✔[/]", "failed": "[red]✘[/]", "not_verified": "[yellow]?[/]"}
+
+BackupArgument = Annotated[str, typer.Argument(help="A backup id, a day such as 2026-11-22, or latest.")]
+
+
+def list_backups(config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False) -> None:
+    """List the backups in the store, newest first, with the verdict of each."""
+    from gs_backup_assets.catalogue.catalogue import Catalogue
+    from gs_backup_assets.config import load_config
+    from gs_backup_assets.vault.opening import open_store
+
+    settings = load_config(config).database(database)
+    entries = Catalogue(open_store(settings), settings.name).entries()
+
+    def show_table(console: Console) -> None:
+        from rich.table import Table
+
+        if not entries:
+            console.print(f"{open_store(settings).describe()} holds no backup of {settings.name}. `gs-backup run` takes one.")
+            return
+        table = Table("backup", "day", "age", "stored", "database", "verdict", box=None, pad_edge=False)
+        now = datetime.now(timezone.utc)
+        for entry in entries:
+            manifest = entry.manifest
+            stored = human_bytes(manifest.stored_bytes) if manifest else "?"
+            source = human_bytes(manifest.source.total_bytes) if manifest else "?"
+            age = human_age((now - entry.taken_at).total_seconds())
+            table.add_row(entry.id, entry.partition, age, stored, source, _verdict_text(entry))
+        console.print(table)
+
+    emit({"database": settings.name, "backups": [entry_document(entry) for entry in entries]}, json, show_table)
+
+
+def show(backup: BackupArgument, config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False) -> None:
+    """Show one backup: what it is, what was proved about it, and what was not."""
+    from gs_backup_assets.catalogue.catalogue import Catalogue
+    from gs_backup_assets.config import load_config
+    from gs_backup_assets.vault.opening import open_store
+
+    settings = load_config(config).database(database)
+    entry = Catalogue(open_store(settings), settings.name).find(backup)
+    emit(entry_document(entry, detailed=True), json, lambda console: show_entry(console, entry))
+
+
+def entry_document(entry: Entry, *, detailed: bool = False) -> dict[str, Any]:
+    """A backup as JSON; `detailed` adds the manifest (without the list of schema objects) and the newest proof."""
+    manifest, proof = entry.manifest, entry.proof
+    document: dict[str, Any] = {
+        "id": entry.id,
+        "database": entry.database,
+        "partition": entry.partition,
+        "taken_at": entry.taken_at.isoformat(),
+        "verdict": entry.verdict.value,
+        "proved_at": proof.finished_at.isoformat() if proof else None,
+        "stored_bytes": manifest.stored_bytes if manifest else None,
+        "source_bytes": manifest.source.total_bytes if manifest else None,
+        "damage": entry.damage,
+        "broken_rules": [rule.id for rule in proof.broken_rules] if proof else [],
+    }
+    if detailed:
+        document["manifest"] = manifest.model_dump(mode="json", exclude={"schema_objects"}) if manifest else None
+        document["proof"] = proof.model_dump(mode="json") if proof else None
+    return document
+
+
+def show_entry(console: Console, entry: Entry) -> None:
+    """Draw a backup for people: facts, stages, checks, broken rules, verdict."""
+    manifest = entry.manifest
+    if manifest is None:
+        console.print(f"[bold red]FAILED[/]  {entry.id}: {entry.damage}")
+        return
+    console.print(
+        f"\n[bold]{entry.database}[/] {entry.id} (day {entry.partition}): PostgreSQL {manifest.server.release},"
+        f" {human_bytes(manifest.source.total_bytes)} -> {human_bytes(manifest.stored_bytes)} stored,"
+        f" {manifest.fingerprint.rows} rows in {len(manifest.fingerprint.tables)} tables"
+    )
+    for warning in manifest.warnings:
+        console.print(f"[yellow]![/] {warning}")
+    for omission in manifest.omissions:
+        console.print(f"[yellow]![/] left out: {omission.name}: {omission.reason}", markup=False)
+    if entry.proof is None:
+        console.print(f"\n{_verdict_text(entry)}: it was never restored. `gs-backup verify {entry.id}` does.")
+        return
+    _show_proof(console, entry.proof, manifest.stage_seconds)
+
+
+def _show_proof(console: Console, proof: ProofRecord, backup_seconds: dict[str, float]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    stages = Table("stage", "seconds", "", box=None, pad_edge=False)
+    seconds = {**{f"backup: {n}": s for n, s in backup_seconds.items()}, **{f"proof: {n}": s for n, s in proof.stage_seconds.items()}}
+    longest = max(seconds.values(), default=1.0) or 1.0
+    for name, value in seconds.items():
+        stages.add_row(name, f"{value:8.2f}", "━" * max(1, round(30 * value / longest)))
+    checks = Table("", "check", "result", box=None, pad_edge=False)
+    for check in proof.checks:
+        checks.add_row(_SIGNS[check.status.value], check.name, escape(check.summary))
+    passed = sum(rule.status.value == "passed" for rule in proof.rules)
+    if proof.rules:
+        open_rules = sum(rule.status.value == "not_verified" for rule in proof.rules)
+        sign = "failed" if proof.broken_rules else "not_verified" if open_rules else "passed"
+        checks.add_row(_SIGNS[sign], "data rules", f"{passed} of {len(proof.rules)} hold, {open_rules} could not be verified")
+    console.print()
+    console.print(stages)
+    console.print()
+    console.print(checks)
+    for check in proof.checks:
+        for finding in check.findings[:10]:
+            console.print(f"  [bold]{finding.code}[/] {escape(finding.message)} {escape(finding.hint)}")
+    console.print()
+    for rule in proof.broken_rules:
+        keys = f" ({', '.join(rule.sample_keys[:3])}{', ...' if len(rule.sample_keys) > 3 else ''})" if rule.sample_keys else ""
+        console.print(
+            f"[red]✘[/] rule [bold]{rule.id}[/]: {escape(rule.title)}: {rule.unexpected} rows{escape(keys)}: [bold]{proof.blame.value}[/]"
+        )
+    style = _STYLES[proof.verdict.value]
+    meaning = {
+        "PROVEN": "restored from the store alone, and equal to the source's snapshot",
+        "FAILED": "this backup must not be relied on",
+        "NOT_VERIFIED": "something could not be checked: this is not a pass",
+    }[proof.verdict.value]
+    console.print(f"[{style}]{proof.verdict.value.replace('_', ' ')}[/]: {meaning}")
+
+
+def _verdict_text(entry: Entry) -> str:
+    verdict = entry.verdict.value
+    text = f"[{_STYLES[verdict]}]{verdict.replace('_', ' ')}[/]"
+    broken = len(entry.proof.broken_rules) if entry.proof else 0
+    return f"{text}, {broken} data rules broken" if broken else text

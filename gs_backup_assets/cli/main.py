@@ -1,0 +1,71 @@
+"""The entry point of `gs-backup`: registers the verbs and turns errors into words and exit statuses."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from gs_backup_assets.errors import BackupError, ExitStatus
+
+app = typer.Typer(
+    name="gs-backup",
+    help="PostgreSQL backups you can prove: take, check, restore, prove, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _register() -> None:
+    from gs_backup_assets.cli import demo, doctor, init, listing, restore, run, selftest, status, toolchain, verify
+
+    app.command("demo")(demo.demo)
+    app.add_typer(toolchain.app, name="toolchain")
+    app.command("init")(init.init)
+    app.command("doctor")(doctor.doctor)
+    app.command("run")(run.run)
+    app.command("list")(listing.list_backups)
+    app.command("show")(listing.show)
+    app.command("verify")(verify.verify)
+    app.command("restore")(restore.restore)
+    app.command("status")(status.status)
+    app.command("selftest")(selftest.selftest)
+
+
+def main() -> None:
+    """Run a verb. Every error is told as code, what happened and what to do, with the exit status of its kind."""
+    signal.signal(signal.SIGTERM, _terminated)
+    _register()
+    as_json = "--json" in sys.argv
+    try:
+        outcome = app(standalone_mode=False)
+        status = outcome if isinstance(outcome, int) else int(ExitStatus.GOOD)
+    except BackupError as error:
+        _tell(error, as_json)
+        status = int(error.exit_status)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted: everything that was started has been ended, nothing half-made was kept.\n")
+        status = 130
+    except Exception as error:
+        # Typer's own usage errors carry an exit code and know how to show themselves.
+        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+            raise
+        error.show()
+        status = int(ExitStatus.USAGE)
+    sys.exit(status)
+
+
+def _tell(error: BackupError, as_json: bool) -> None:
+    if as_json:
+        document = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    sys.stderr.write(f"{error.code}: {error.message}\n{error.hint}\n")
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)

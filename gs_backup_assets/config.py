@@ -1,0 +1,245 @@
+"""The configuration: backup.yaml and the names of environment variables; it holds no secret and opens no connection."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+
+from gs_backup_assets.errors import ConfigError
+
+FILE_VARIABLE = "GS_BACKUP_CONFIG"
+FILE_NAME = "backup.yaml"
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+def _duration(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"(\d+)\s*([smhd])", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write a duration such as 90s, 15m, 4h or 30d")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(_duration), PlainSerializer(lambda d: f"{int(d.total_seconds())}s", when_used="json")
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LocalStoreConfig(_Section):
+    """A folder. A relative path is meant from the folder of the configuration file."""
+
+    kind: Literal["local"] = "local"
+    path: Path = Path("backups")
+
+
+class Stores(_Section):
+    """Where backups rest."""
+
+    primary: LocalStoreConfig = LocalStoreConfig()
+
+
+class Logical(_Section):
+    """Dumps: when, how many at a time, how compressed, and how much of the contents is fingerprinted."""
+
+    schedule: str = "0 2 * * *"
+    jobs: int | Literal["auto"] = "auto"
+    compression: str = "zstd:1"
+    fingerprint: Literal["full", "counts", "off"] = "full"
+
+    @field_validator("compression")
+    @classmethod
+    def _known_compression(cls, value: str) -> str:
+        if not re.fullmatch(r"none|(zstd|lz4|gzip)(:\d+)?", value):
+            raise ValueError("write zstd:1, lz4:1, gzip:1 or none")
+        return value
+
+
+class DataClass(_Section):
+    """Objectives of the tables of one class; a table may be given under several names, of which one exists."""
+
+    rpo: Duration
+    rto: Duration
+    tables: tuple[str | tuple[str, ...], ...] = ()
+
+    def alternatives(self) -> tuple[tuple[str, ...], ...]:
+        return tuple((t,) if isinstance(t, str) else t for t in self.tables)
+
+
+class Alerts(_Section):
+    """Whom to tell, and when a backup or a proof counts as stale."""
+
+    urls_env: str = "GS_BACKUP_ALERT_URLS"
+    stale_after: Duration = timedelta(hours=25)
+    remind_after: Duration = timedelta(hours=24)
+
+
+class Verification(_Section):
+    """Where proofs restore to: a throwaway cluster, or a server on which databases may be created and dropped.
+
+    With `server_url_env` the server is used where the throwaway cluster lacks an extension or a collation.
+    """
+
+    target: Literal["throwaway"] = "throwaway"
+    server_url_env: str | None = None
+    jobs: int | Literal["auto"] = "auto"
+
+
+def _default_classes() -> dict[str, DataClass]:
+    return {"important": DataClass(rpo=timedelta(hours=1), rto=timedelta(hours=4))}
+
+
+class Settings(_Section):
+    """Everything that may be set for all databases and overridden for one."""
+
+    stores: Stores = Stores()
+    logical: Logical = Logical()
+    data_classes: dict[str, DataClass] = Field(default_factory=_default_classes)
+    alerts: Alerts = Alerts()
+    rules: str = "none"
+    reports: Path = Path("reports")
+    owners: tuple[str, ...] = ("team:database",)
+    verification: Verification = Verification()
+
+
+class DatabaseSettings(Settings):
+    """The settings of one database, overrides merged in. `folder` is the configuration file's."""
+
+    name: str
+    url_env: str
+    timezone: str
+    folder: Path
+
+    @property
+    def store_path(self) -> Path:
+        return (self.folder / self.stores.primary.path).resolve()
+
+    @property
+    def reports_path(self) -> Path:
+        return (self.folder / self.reports).resolve()
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @property
+    def rto_target(self) -> timedelta | None:
+        """The shortest RTO of all classes: the database counts as back when its most urgent class is."""
+        return min((c.rto for c in self.data_classes.values()), default=None)
+
+    def class_tables(self) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Data classes with the alternatives of each table."""
+        return {name: data_class.alternatives() for name, data_class in self.data_classes.items()}
+
+
+class BackupConfig(Settings):
+    """The whole file."""
+
+    databases: dict[str, dict[str, Any]]
+    timezone: str = "UTC"
+    first_partition: str = "2026-01-01"
+    folder: Path = Field(default=Path("."), exclude=True)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError):
+            raise ValueError(f"{value!r} is no time zone of the tz database, such as America/Chicago") from None
+        return value
+
+    @field_validator("databases")
+    @classmethod
+    def _named_databases(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if not value:
+            raise ValueError("name at least one database")
+        for name in value:
+            if not _NAME.match(name):
+                raise ValueError(
+                    f"{name!r}: use letters, digits and underscores, it becomes part of asset keys and paths"
+                )
+        return value
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.databases)
+
+    def database(self, name: str | None = None) -> DatabaseSettings:
+        """The settings of a database, or of the only one. ConfigError (`DATABASE_UNKNOWN`, `DATABASE_AMBIGUOUS`)."""
+        if name is None:
+            if len(self.databases) > 1:
+                raise ConfigError(
+                    "DATABASE_AMBIGUOUS",
+                    f"There are several databases: {', '.join(self.databases)}.",
+                    "Choose one with --database NAME.",
+                )
+            name = next(iter(self.databases))
+        if name not in self.databases:
+            raise ConfigError(
+                "DATABASE_UNKNOWN", f"There is no database {name!r}.", f"Known are {', '.join(self.databases)}."
+            )
+        shared = self.model_dump(include=set(Settings.model_fields), exclude_unset=True)
+        return DatabaseSettings.model_validate(
+            {
+                **_merge(shared, self.databases[name]),
+                "name": name,
+                "timezone": self.timezone,
+                "folder": self.folder,
+            }
+        )
+
+
+def load_config(path: Path | None = None) -> BackupConfig:
+    """Read and validate the file: `path`, else GS_BACKUP_CONFIG, else ./backup.yaml.
+
+    Raises ConfigError: `CONFIG_NOT_FOUND`, `CONFIG_INVALID` (naming every key that is wrong or unknown).
+    """
+    import yaml
+
+    path = path or Path(os.environ.get(FILE_VARIABLE) or FILE_NAME)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            "CONFIG_NOT_FOUND",
+            f"{path} cannot be read: {error.strerror}.",
+            "`gs-backup init` writes one; --config names another.",
+        ) from None
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            "CONFIG_INVALID", f"{path} is not YAML: {' '.join(str(error).split())}", "Correct the file."
+        ) from None
+    if not isinstance(document, dict):
+        raise ConfigError("CONFIG_INVALID", f"{path} has no settings.", "`gs-backup init` writes an example.")
+    try:
+        config = BackupConfig.model_validate({**document, "folder": path.resolve().parent})
+        for name in config.names():
+            config.database(name)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, p['loc'])) or 'file'}: {p['msg']}" for p in error.errors(include_input=False)
+        )
+        raise ConfigError("CONFIG_INVALID", f"{path}: {problems}", "docs/configuration.md lists every key.") from None
+    return config
+
+
+def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in override.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged

@@ -1,0 +1,41 @@
+"""Builds the Dagster definitions from a configuration: one graph for each database."""
+
+from __future__ import annotations
+
+import warnings
+
+import dagster as dg
+
+from gs_backup_assets.assets.common import ListenerFactory, StepLog
+from gs_backup_assets.assets.logical import build_backup_checksum, build_logical_backup, build_source
+from gs_backup_assets.assets.proof import build_proof
+from gs_backup_assets.config import BackupConfig
+from gs_backup_assets.schedules import build_daily_job, build_daily_schedule
+from gs_backup_assets.sensors import build_sensors
+
+# Steps cross a network to the source and the store: errors that may pass by themselves are tried again.
+RETRY = dg.RetryPolicy(max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL)
+
+
+def build_definitions(
+    config: BackupConfig, *, listener: ListenerFactory = StepLog, retry: dg.RetryPolicy = RETRY
+) -> dg.Definitions:
+    """One graph for each database. `listener` receives the progress of steps, `retry` says what is tried again."""
+    days = dg.DailyPartitionsDefinition(config.first_partition, timezone=config.timezone, end_offset=1)
+    assets: list[dg.AssetsDefinition | dg.SourceAsset] = []
+    jobs, schedules = [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks: the one preview feature in use
+        for name in config.names():
+            settings = config.database(name)
+            chain = [
+                build_logical_backup(settings, days, listener, retry),
+                build_backup_checksum(settings, days, listener, retry),
+                build_proof(settings, days, listener, retry),
+            ]
+            job = build_daily_job(settings, days, chain)
+            assets += [build_source(settings), *chain]
+            jobs.append(job)
+            schedules.append(build_daily_schedule(settings, job))
+        return dg.Definitions(assets=assets, jobs=jobs, schedules=schedules, sensors=build_sensors(config))
+

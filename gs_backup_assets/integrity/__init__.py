@@ -1,0 +1,1 @@
+"""Data rules, foreign keys and the report on them."""

@@ -1,0 +1,134 @@
+"""Drives pg_dump and pg_dumpall under an exported snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gs_backup_assets.errors import ConfigError, ProgramError
+from gs_backup_assets.postgres.inventory import Inventory
+from gs_backup_assets.postgres.toolchain import Toolchain
+from gs_backup_assets.system.programs import Finished, run
+
+_LOCK_WAIT_MS = 120_000
+
+
+@dataclass(frozen=True)
+class Compression:
+    """A method (`zstd`, `lz4`, `gzip`, `none`) and its level."""
+
+    method: str
+    level: int
+
+    @staticmethod
+    def parse(text: str) -> Compression:
+        """Read `zstd:1`, `gzip:6`, `lz4` or `none`; ConfigError (`COMPRESSION_INVALID`) otherwise."""
+        method, _, level = text.partition(":")
+        if method not in ("zstd", "lz4", "gzip", "none") or not (level.isdigit() or level == ""):
+            raise ConfigError(
+                "COMPRESSION_INVALID", f"{text!r} is no compression.", "Write zstd:1, lz4:1, gzip:1 or none."
+            )
+        return Compression(method, int(level) if level else 1)
+
+    def __str__(self) -> str:
+        return "none" if self.method == "none" else f"{self.method}:{self.level}"
+
+    def supported_by(self, toolchain: Toolchain) -> bool:
+        """gzip and none work everywhere; zstd and lz4 need programs since 16 that were built with them."""
+        capabilities = toolchain.capabilities
+        return {"zstd": capabilities.zstd, "lz4": capabilities.lz4}.get(self.method, True)
+
+    def argument(self, toolchain: Toolchain) -> str:
+        if self.method == "none":
+            return "--compress=0"
+        return f"--compress={self}" if toolchain.release.major >= 16 else f"--compress={self.level}"
+
+
+FALLBACK_COMPRESSION = Compression("gzip", 1)
+
+
+def excluded(inventory: Inventory) -> tuple[str, ...]:
+    """pg_dump's arguments that leave out what the role cannot read; the manifest lists it as omissions."""
+    arguments = [f"--exclude-table={relation.qualified}" for relation in inventory.unreadable]
+    if not inventory.large_objects_readable:
+        arguments.append("--no-blobs")
+    return tuple(arguments)
+
+
+def dump_database(
+    toolchain: Toolchain,
+    environment: Mapping[str, str],
+    folder: Path,
+    *,
+    snapshot: str,
+    jobs: int,
+    compression: Compression,
+    exclude: Sequence[str] = (),
+    written: Callable[[int], None] = lambda _bytes: None,
+) -> Finished:
+    """Dump in directory format into `folder` (created by pg_dump); `written` is told the bytes on disk now and then.
+
+    Raises ProgramError: `LOCK_TIMEOUT`, `SERVER_NEWER_THAN_PROGRAMS`, `NO_SPACE` or `PROGRAM_FAILED`.
+    """
+    argv = [
+        str(toolchain.program("pg_dump")),
+        "--format=directory",
+        f"--file={folder}",
+        f"--jobs={jobs}",
+        f"--snapshot={snapshot}",
+        compression.argument(toolchain),
+        f"--lock-wait-timeout={_LOCK_WAIT_MS}",
+        "--no-password",
+        "--no-sync",  # a spool; the store makes its copy durable
+        *exclude,
+    ]
+
+    def tick() -> None:
+        if folder.is_dir():
+            written(sum(entry.stat().st_size for entry in folder.iterdir()))
+
+    finished = run(argv, environment=environment, tick=tick)
+    _explain(finished)
+    return finished
+
+
+def dump_globals(
+    toolchain: Toolchain, environment: Mapping[str, str], path: Path, *, database: str, passwords: bool
+) -> None:
+    """Write roles, memberships and tablespaces as SQL; without `passwords` the role's rights are enough on managed servers."""
+    argv = [
+        str(toolchain.program("pg_dumpall")),
+        "--globals-only",
+        "--no-password",
+        f"--database={database}",
+        f"--file={path}",
+    ]
+    if not passwords:
+        argv.append("--no-role-passwords")
+    finished = run(argv, environment=environment)
+    _explain(finished)
+    path.chmod(0o600)
+
+
+def _explain(finished: Finished) -> None:
+    if finished.status == 0:
+        return
+    words = "\n".join(finished.stderr)
+    if "server version mismatch" in words:
+        raise ProgramError(
+            "PROGRAMS_OLDER_THAN_SERVER",
+            f"{finished.program} is older than the server.",
+            "`gs-backup toolchain add MAJOR` fetches programs of the server's major.",
+        )
+    if "could not obtain lock" in words or "lock timeout" in words:
+        raise ProgramError(
+            "LOCK_TIMEOUT",
+            f"{finished.program} waited {_LOCK_WAIT_MS // 1000} s for a table that another session holds locked.",
+            "Look in pg_locks for an ACCESS EXCLUSIVE lock (a migration, VACUUM FULL), and run the backup again.",
+        )
+    if "No space left on device" in words:
+        raise ProgramError(
+            "NO_SPACE", f"{finished.program} filled the spool's disk.", "Free space, or set TMPDIR to a larger disk."
+        )
+    finished.require_success("`gs-backup doctor` checks the address, the rights and the programs.")

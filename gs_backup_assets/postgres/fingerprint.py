@@ -1,0 +1,246 @@
+"""The fingerprint: rows and an order-independent content hash of every table, sequences, and large objects, under one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from enum import Enum
+from threading import Lock
+
+from pydantic import BaseModel, ConfigDict
+
+from gs_backup_assets.postgres.connection import Connection, Target, connect, query
+from gs_backup_assets.postgres.inventory import Inventory, Relation, quote
+
+_SEQUENCES_PER_QUERY = 200
+_LARGE_OBJECT_BLOCK = 16 * 1024 * 1024  # bytes read at once: lo_get returns one value in memory
+
+
+class Level(str, Enum):
+    """How much is recorded: contents, row counts only, or nothing."""
+
+    FULL = "full"
+    COUNTS = "counts"
+    OFF = "off"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TablePrint(_Record):
+    """One table. `content` is the exact sum of 64-bit hashes of the rows' text forms (None below level `full`)."""
+
+    table_schema: str
+    name: str
+    rows: int
+    content: str | None
+    total_bytes: int
+
+    @property
+    def qualified(self) -> str:
+        return f"{quote(self.table_schema)}.{quote(self.name)}"
+
+
+class SequenceState(_Record):
+    """`last_value` and `is_called`, as the sequence itself holds them."""
+
+    last_value: int
+    is_called: bool
+
+
+class SequencePrint(_Record):
+    """A sequence when the snapshot was taken and when the dump had ended: sequences do not obey snapshots."""
+
+    sequence_schema: str
+    name: str
+    increment: int
+    before: SequenceState
+    after: SequenceState
+
+    @property
+    def qualified(self) -> str:
+        return f"{quote(self.sequence_schema)}.{quote(self.name)}"
+
+
+class LargeObjectsPrint(_Record):
+    """Number of large objects, and the sum of the hashes of their blocks with oid, position and owner."""
+
+    count: int
+    content: str | None
+
+
+class Fingerprint(_Record):
+    """What must be equal in a database restored from the dump that was taken under the same snapshot."""
+
+    level: Level
+    tables: tuple[TablePrint, ...] = ()
+    sequences: tuple[SequencePrint, ...] = ()
+    large_objects: LargeObjectsPrint | None = None
+
+    @property
+    def rows(self) -> int:
+        return sum(table.rows for table in self.tables)
+
+
+def take_fingerprint(
+    target: Target,
+    inventory: Inventory,
+    *,
+    level: Level,
+    jobs: int,
+    snapshot: str | None = None,
+    advance: Callable[[int], None] = lambda _bytes: None,
+) -> Fingerprint:
+    """Read every table of the inventory once, `jobs` at a time, the largest first.
+
+    Each worker has a connection of its own that imports `snapshot` (or reads what is there now when None).
+    `advance` is told the bytes of each table read. Sequences are read once; see `sequences_again`.
+    """
+    if level is Level.OFF:
+        return Fingerprint(level=level)
+    order = sorted(inventory.tables, key=lambda relation: relation.total_bytes, reverse=True)
+    todo: Iterator[Relation] = iter(order)
+    prints: dict[int, TablePrint] = {}
+    lock = Lock()
+    open_connections: list[Connection] = []
+
+    def work() -> None:
+        with _reader(target, snapshot) as connection:
+            with lock:
+                open_connections.append(connection)
+            while True:
+                with lock:
+                    relation = next(todo, None)
+                if relation is None:
+                    return
+                prints[relation.oid] = _print_table(connection, relation, level)
+                advance(relation.total_bytes)
+
+    with _reader(target, snapshot) as connection:
+        sequences = _print_sequences(connection, inventory.sequences)
+        pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="fingerprint")
+        futures = [pool.submit(work) for _ in range(max(1, jobs))]
+        try:
+            large_objects = _print_large_objects(connection, level) if inventory.large_objects_readable else None
+            while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done and not _any_failed(futures):
+                pass  # short waits keep the main thread open to signals
+            for future in futures:
+                if future.done():
+                    future.result()
+        finally:
+            # Reached on an error or an interruption with workers still reading: their queries must end now.
+            with lock:
+                todo = iter(())
+                for busy in open_connections:
+                    _cancel(busy)
+            pool.shutdown(wait=True)
+    tables = tuple(prints[relation.oid] for relation in inventory.tables)
+    return Fingerprint(level=level, tables=tables, sequences=sequences, large_objects=large_objects)
+
+
+def sequences_again(target: Target, fingerprint: Fingerprint) -> Fingerprint:
+    """The same fingerprint with the sequences' states of now as `after`: call it when the dump has ended."""
+    if not fingerprint.sequences:
+        return fingerprint
+    relations = [Relation(0, s.sequence_schema, s.name, "S", 0) for s in fingerprint.sequences]
+    with connect(target) as connection:
+        states = _sequence_states(connection, relations)
+    sequences = tuple(
+        s.model_copy(update={"after": state}) for s, state in zip(fingerprint.sequences, states, strict=True)
+    )
+    return fingerprint.model_copy(update={"sequences": sequences})
+
+
+@contextmanager
+def _reader(target: Target, snapshot: str | None) -> Iterator[Connection]:
+    with connect(
+        target, application="gs_backup fingerprint", autocommit=False, settings={"row_security": "off"}
+    ) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            if snapshot is not None:
+                cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot,))
+        yield connection
+
+
+def _any_failed(futures: Sequence[object]) -> bool:
+    return any(f.done() and f.exception() is not None for f in futures)  # type: ignore[attr-defined]
+
+
+def _cancel(connection: Connection) -> None:
+    import psycopg2
+
+    try:
+        connection.cancel()
+    except (psycopg2.InterfaceError, psycopg2.OperationalError):
+        pass  # it has been closed, or its server is gone: nothing is left to cancel
+
+
+def _print_table(connection: Connection, relation: Relation, level: Level) -> TablePrint:
+    # A whole-row reference, so that a column of the same name as the alias cannot take its place. The "C" collation
+    # makes the hash independent of the database's default collation.
+    content = 'sum(hashtextextended((r.*)::text COLLATE "C", 0))' if level is Level.FULL else "NULL"
+    sql = f"SELECT count(*), {content}::text FROM ONLY {relation.qualified} AS r {relation.condition}"
+    rows, digest = query(connection, sql)[0]
+    return TablePrint(
+        table_schema=relation.schema,
+        name=relation.name,
+        rows=rows,
+        content=(digest or "0") if level is Level.FULL else None,
+        total_bytes=relation.total_bytes,
+    )
+
+
+def _print_sequences(connection: Connection, sequences: Sequence[Relation]) -> tuple[SequencePrint, ...]:
+    increments = {
+        (schema, name): increment
+        for schema, name, increment in query(
+            connection, "SELECT schemaname, sequencename, increment_by FROM pg_sequences"
+        )
+    }
+    return tuple(
+        SequencePrint(
+            sequence_schema=relation.schema,
+            name=relation.name,
+            increment=increments[relation.schema, relation.name],
+            before=state,
+            after=state,
+        )
+        for relation, state in zip(sequences, _sequence_states(connection, sequences), strict=True)
+    )
+
+
+def _sequence_states(connection: Connection, sequences: Sequence[Relation]) -> list[SequenceState]:
+    states: list[SequenceState] = []
+    for start in range(0, len(sequences), _SEQUENCES_PER_QUERY):
+        part = sequences[start : start + _SEQUENCES_PER_QUERY]
+        sql = " UNION ALL ".join(
+            f"SELECT {i} AS i, last_value, is_called FROM {r.qualified}" for i, r in enumerate(part)
+        )
+        states += [
+            SequenceState(last_value=value, is_called=called)
+            for _, value, called in query(connection, f"{sql} ORDER BY i")
+        ]
+    return states
+
+
+# lo_lseek64(..., 2) finds the end (SEEK_END); x'40000' is INV_READ (PostgreSQL manual, "Large Objects").
+_LARGE_OBJECTS = f"""
+SELECT count(DISTINCT o.oid),
+       sum(hashtextextended(o.oid::text || ':' || block || ':' || pg_get_userbyid(o.lomowner) || ':'
+                            || md5(lo_get(o.oid, block * {_LARGE_OBJECT_BLOCK}, {_LARGE_OBJECT_BLOCK})), 0))::text
+FROM pg_largeobject_metadata o,
+     LATERAL (SELECT lo_lseek64(lo_open(o.oid, x'40000'::int), 0, 2) AS size) s,
+     LATERAL generate_series(0, s.size / {_LARGE_OBJECT_BLOCK}) AS block
+"""
+
+
+def _print_large_objects(connection: Connection, level: Level) -> LargeObjectsPrint:
+    if level is not Level.FULL:
+        return LargeObjectsPrint(
+            count=query(connection, "SELECT count(*) FROM pg_largeobject_metadata")[0][0], content=None
+        )
+    count, digest = query(connection, _LARGE_OBJECTS)[0]
+    return LargeObjectsPrint(count=count, content=digest or "0")

@@ -1,0 +1,268 @@
+"""Drives pg_restore and psql, and says of every error what it means and whose it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from gs_backup_assets.errors import ProgramError
+from gs_backup_assets.postgres.connection import Connection
+from gs_backup_assets.postgres.inventory import quote
+from gs_backup_assets.postgres.toolchain import Toolchain
+from gs_backup_assets.system.programs import Finished, run
+
+
+class Origin(str, Enum):
+    """Where the cause of a restore error lies."""
+
+    BACKUP = "backup"
+    DATA = "data"  # the data breaks a constraint; whether that was so in the source is for the equality checks to say
+    ENVIRONMENT = "environment"  # the server that it is restored on lacks something
+
+
+@dataclass(frozen=True)
+class RestoreError:
+    """One error of a restore, classified. `message` is the server's first line: never its DETAIL, which shows data."""
+
+    code: str
+    origin: Origin
+    entry: str
+    message: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class _Class:
+    code: str
+    origin: Origin
+    pattern: re.Pattern[str]
+
+
+# The server's messages in the C locale. The first that matches names the error; what matches none is unknown, and a failure.
+_CLASSES = tuple(
+    _Class(code, origin, re.compile(pattern))
+    for code, origin, pattern in (
+        (
+            "EXTENSION_MISSING",
+            Origin.ENVIRONMENT,
+            r'extension ".*" is not available|could not open extension control file',
+        ),
+        ("EXTENSION_MISSING", Origin.ENVIRONMENT, r'could not access file "\$libdir/'),
+        (
+            "COLLATION_MISSING",
+            Origin.ENVIRONMENT,
+            r"could not (create locale|open collator)|collation .* does not exist",
+        ),
+        ("NO_SPACE", Origin.ENVIRONMENT, r"No space left on device"),
+        ("PROGRAMS_OLDER_THAN_SERVER", Origin.BACKUP, r'unrecognized (configuration )?parameter "'),
+        ("FOREIGN_KEY_VIOLATED", Origin.DATA, r"violates foreign key constraint"),
+        (
+            "UNIQUE_VIOLATED",
+            Origin.DATA,
+            r"could not create unique index|duplicate key value violates unique constraint",
+        ),
+        (
+            "CHECK_VIOLATED",
+            Origin.DATA,
+            r"violates (check|not-null) constraint|is violated by some row|contains null values",
+        ),
+        (
+            "EXCLUSION_VIOLATED",
+            Origin.DATA,
+            r"could not create exclusion constraint|conflicting key value violates exclusion",
+        ),
+        ("ROLE_MISSING", Origin.BACKUP, r'role ".*" does not exist'),
+        (
+            "ARCHIVE_DAMAGED",
+            Origin.BACKUP,
+            r"did not find magic string|unexpected end of file|could not (read|uncompress|decompress)",
+        ),
+        (
+            "ARCHIVE_DAMAGED",
+            Origin.BACKUP,
+            r"could not open (input|toc|TOC) file|corrupt|decompression failed|invalid (block|data)",
+        ),
+        (
+            "DATA_UNREADABLE",
+            Origin.BACKUP,
+            r"invalid input syntax|invalid byte sequence|missing data for column|extra data after",
+        ),
+        ("OBJECT_MISSING", Origin.BACKUP, r"does not exist"),
+        ("OBJECT_EXISTS", Origin.BACKUP, r"already exists"),
+        ("PERMISSION_DENIED", Origin.BACKUP, r"permission denied|must be (owner|superuser|member)"),
+    )
+)
+
+_ENTRY = re.compile(r"from TOC entry \d+; \d+ \d+ (.*)$")
+_ERROR = re.compile(r"(?:error|fatal|FATAL|ERROR):\s+(.*)$")
+_SUMMARY = re.compile(r"warning: errors ignored on restore: (\d+)")
+
+
+def classify(message: str) -> tuple[str, Origin]:
+    """The stable code and the origin of a server's or program's error message."""
+    for known in _CLASSES:
+        if known.pattern.search(message):
+            return known.code, known.origin
+    return "RESTORE_ERROR", Origin.BACKUP
+
+
+def parse_errors(lines: Sequence[str]) -> tuple[RestoreError, ...]:
+    """Read pg_restore's standard error into classified errors, in order."""
+    errors: list[RestoreError] = []
+    entry, message, command = "", "", []  # type: ignore[var-annotated]
+    in_command = False
+
+    def finish() -> None:
+        nonlocal message, command, in_command
+        if message:
+            code, origin = classify(message)
+            errors.append(RestoreError(code, origin, entry, message, "\n".join(command).strip()))
+        message, command, in_command = "", [], False
+
+    for line in lines:
+        if line.startswith("pg_restore: "):
+            finish()
+            if match := _ENTRY.search(line):
+                entry = match[1]
+            elif _SUMMARY.search(line):
+                continue
+            elif match := _ERROR.search(line):
+                message = re.sub(r"^could not execute query: (ERROR:\s*)?", "", match[1])
+        elif line.startswith("Command was: "):
+            in_command, command = True, [line.removeprefix("Command was: ")]
+        elif in_command:
+            command.append(line)
+    finish()
+    return tuple(errors)
+
+
+def restore_sections(
+    toolchain: Toolchain,
+    environment: Mapping[str, str],
+    folder: Path,
+    *,
+    sections: Sequence[str],
+    jobs: int,
+    owners: bool = True,
+    use_list: Path | None = None,
+    tick: Callable[[], None] | None = None,
+) -> tuple[RestoreError, ...]:
+    """Run pg_restore on the given sections (`pre-data`, `data`, `post-data`) and return its errors, classified.
+
+    The target database is the one that the environment's service file names. pg_restore goes on after errors, so
+    that all of them are seen; its exit status is only believed together with them.
+    """
+    argv = [
+        str(toolchain.program("pg_restore")),
+        "--format=directory",
+        f"--jobs={jobs}",
+        "--dbname=service=gs_backup",
+        "--no-password",
+        "--no-tablespaces",
+        *(f"--section={section}" for section in sections),
+    ]
+    if not owners:
+        argv += ["--no-owner", "--no-privileges"]
+    if use_list is not None:
+        argv.append(f"--use-list={use_list}")
+    finished = run([*argv, folder], environment={**environment, "PGOPTIONS": "-c client_min_messages=error"}, tick=tick)
+    return _judge(finished, parse_errors(finished.stderr))
+
+
+def _judge(finished: Finished, errors: tuple[RestoreError, ...]) -> tuple[RestoreError, ...]:
+    if finished.status != 0 and not errors:
+        words = " | ".join(finished.stderr[-3:]) or "no output"
+        return (RestoreError("RESTORE_ERROR", Origin.BACKUP, finished.program, f"status {finished.status}: {words}"),)
+    return errors
+
+
+_ROLE_LINE = re.compile(r'^(?:CREATE|ALTER) ROLE (?P<role>"(?:[^"]|"")*"|[^\s;"]+)[\s;]')
+_TABLESPACE_LINE = re.compile(
+    r"^(CREATE TABLESPACE|ALTER TABLESPACE|COMMENT ON TABLESPACE|(GRANT|REVOKE) .* ON TABLESPACE)\b"
+)
+
+
+def apply_globals(
+    toolchain: Toolchain,
+    environment: Mapping[str, str],
+    globals_sql: Path,
+    spool: Path,
+    *,
+    existing_roles: Collection[str],
+) -> tuple[RestoreError, ...]:
+    """Create the roles of `globals.sql` with psql. Roles that exist already are left as they are, tablespaces are left out.
+
+    The filtered script is written into `spool`, since it may hold password verifiers.
+    """
+    skip = {*existing_roles, *(quote(role) for role in existing_roles)}
+    lines = []
+    for line in globals_sql.read_text(encoding="utf-8").splitlines():
+        role = _ROLE_LINE.match(line)
+        if (role and role["role"] in skip) or _TABLESPACE_LINE.match(line):
+            continue
+        lines.append(line)
+    script = spool / "globals.filtered.sql"
+    script.touch(mode=0o600)
+    script.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    argv: list[str | Path] = [toolchain.program("psql"), "--no-psqlrc", "--quiet", "--no-password", f"--file={script}"]
+    finished = run(argv, environment=environment)
+    script.unlink()
+    errors = []
+    for line in finished.stderr:
+        if match := re.search(r":\s+(?:ERROR|FATAL):\s+(.*)$", line) or re.search(r"error: (.*)$", line):
+            code, origin = classify(match[1])
+            errors.append(RestoreError(code, origin, "globals.sql", match[1]))
+    return _judge(finished, tuple(errors))
+
+
+def add_not_valid(connection: Connection, errors: Sequence[RestoreError]) -> tuple[str, ...]:
+    """Add the foreign keys that existing rows violate as NOT VALID, so that at least new rows are checked.
+
+    Returns the entries that could be added so. A database whose data broke a foreign key before the backup was taken
+    cannot be restored with that key validated.
+    """
+    import psycopg2
+
+    added = []
+    for error in errors:
+        if error.code != "FOREIGN_KEY_VIOLATED" or not error.command.endswith(";"):
+            continue
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(error.command[:-1] + " NOT VALID;")
+        except psycopg2.Error:
+            continue  # a partitioned table cannot have one: the error stays what it is
+        added.append(error.entry)
+    return tuple(added)
+
+
+@dataclass(frozen=True)
+class TocEntry:
+    """One line of `pg_restore --list`."""
+
+    line: str
+    description: str
+    schema: str
+    rest: str
+
+
+_TOC_LINE = re.compile(r"^\d+; \d+ \d+ (?P<description>[A-Z][A-Z ]*?[A-Z]) (?P<schema>\S+) (?P<rest>.*)$")
+
+
+def list_entries(toolchain: Toolchain, folder: Path, *, section: str) -> tuple[TocEntry, ...]:
+    """One section of the archive's table of contents. Raises ProgramError (`ARCHIVE_DAMAGED`) when pg_restore cannot read it."""
+    finished = run([toolchain.program("pg_restore"), "--list", f"--section={section}", folder], capture_stdout=True)
+    if finished.status != 0:
+        raise ProgramError(
+            "ARCHIVE_DAMAGED",
+            f"pg_restore cannot read the table of contents: {' | '.join(finished.stderr[-2:])}",
+            "Use another backup; `gs-backup list` shows which are proven.",
+        )
+    entries = []
+    for line in finished.stdout.splitlines():
+        if match := _TOC_LINE.match(line):
+            entries.append(TocEntry(line, match["description"], match["schema"], match["rest"]))
+    return tuple(entries)

@@ -1,0 +1,84 @@
+"""The schema as a set of named objects with digests, from a normalised `pg_dump --schema-only`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from gs_backup_assets.postgres.toolchain import Toolchain
+from gs_backup_assets.system.programs import run
+
+HEADER = re.compile(
+    r"^--\n-- Name: (?P<name>.*); Type: (?P<type>.*); Schema: (?P<schema>.*); Owner: ?(?P<owner>.*)\n--\n", re.MULTILINE
+)
+# Lines that say who owns an object: compared on their own, since a verification server may not have the roles.
+_OWNER = re.compile(r"^ALTER .* OWNER TO .*;\n?", re.MULTILINE)
+# \restrict carries a random token (since the releases of August 2025); the SET lines depend on the order of objects.
+_NOISE = re.compile(r"^(\\(un)?restrict .*|SET default_table(space|_access_method) = .*;)?\n", re.MULTILINE)
+_TRAILER = "--\n-- PostgreSQL database dump complete\n--\n"
+_PRIVILEGES = ("ACL", "DEFAULT ACL")
+
+
+class SchemaObject(BaseModel):
+    """One object of the schema: what pg_dump calls it, its owner, and the SHA-256 of its normalised definition."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: str
+    object_schema: str
+    name: str
+    owner: str
+    sha256: str
+
+    @property
+    def label(self) -> str:
+        """`INDEX public.Lesson_date_idx`, for people."""
+        prefix = "" if self.object_schema == "-" else f"{self.object_schema}."
+        return f"{self.type} {prefix}{self.name}"
+
+    @property
+    def is_privilege(self) -> bool:
+        return self.type in _PRIVILEGES
+
+
+def read_schema(
+    toolchain: Toolchain,
+    environment: Mapping[str, str],
+    *,
+    snapshot: str | None = None,
+    exclude: Sequence[str] = (),
+    revalidated: Collection[str] = (),
+) -> tuple[SchemaObject, ...]:
+    """Run `pg_dump --schema-only` and split its output into objects. Tablespaces are left out: they belong to a machine."""
+    argv = [str(toolchain.program("pg_dump")), "--schema-only", "--no-tablespaces", "--no-password", *exclude]
+    if snapshot is not None:
+        argv.append(f"--snapshot={snapshot}")
+    finished = run(argv, environment=environment, capture_stdout=True)
+    finished.require_success("`gs-backup doctor` checks what the backup role may read.")
+    return split_schema(finished.stdout, revalidated=revalidated)
+
+
+def split_schema(text: str, *, revalidated: Collection[str] = ()) -> tuple[SchemaObject, ...]:
+    """Split a plain schema dump at its headers and digest each part; parts of one name are digested together.
+
+    Objects named in `revalidated` (as pg_restore names entries: type, name, owner) are digested as if they were not
+    marked NOT VALID.
+    """
+    text = text.replace(_TRAILER, "")
+    headers = list(HEADER.finditer(text))
+    parts: dict[tuple[str, str, str, str], list[str]] = {}
+    for header, following in zip(headers, [*headers[1:], None], strict=True):
+        body = text[header.end() : following.start() if following else len(text)]
+        key = (header["type"], header["schema"], header["name"], header["owner"])
+        parts.setdefault(key, []).append(_NOISE.sub("", _OWNER.sub("", body)).strip())
+    objects = []
+    for (kind, schema, name, owner), bodies in sorted(parts.items()):
+        part = SchemaObject(type=kind, object_schema=schema, name=name, owner=owner, sha256="")
+        definition = "\n".join(bodies)
+        if any(entry.startswith(f"{kind} {name} ") for entry in revalidated):
+            definition = definition.replace(" NOT VALID;", ";")
+        objects.append(part.model_copy(update={"sha256": hashlib.sha256(definition.encode()).hexdigest()}))
+    return tuple(objects)

@@ -1,0 +1,333 @@
+"""Proves a stored backup: fetch, restore, compare with the manifest, look inside, apply the data rules. Needs no source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import gs_backup_assets
+from gs_backup_assets.catalogue.catalogue import Entry
+from gs_backup_assets.catalogue.manifest import Manifest
+from gs_backup_assets.catalogue.proof import (
+    DECISIVE_CHECKS,
+    Blame,
+    ForeignKeyOutcome,
+    ProofRecord,
+    RuleOutcome,
+    TableOutcome,
+)
+from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, verdict_of
+from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.errors import NotVerifiable, ProgramError
+from gs_backup_assets.integrity.foreign_keys import check_foreign_keys
+from gs_backup_assets.integrity.rules import Rule, RuleSet, load_rules
+from gs_backup_assets.postgres.amcheck import run_amcheck
+from gs_backup_assets.postgres.cluster import drop_database
+from gs_backup_assets.postgres.connection import connect
+from gs_backup_assets.postgres.database import apply_settings, read_settings
+from gs_backup_assets.postgres.fingerprint import Fingerprint, take_fingerprint
+from gs_backup_assets.postgres.inventory import take_inventory
+from gs_backup_assets.postgres.restore import Origin
+from gs_backup_assets.postgres.schema import read_schema
+from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery import equality
+from gs_backup_assets.recovery.equality import not_verified
+from gs_backup_assets.recovery.restoring import Restored, restore_fetched
+from gs_backup_assets.recovery.servers import RestoreServer, proof_server
+from gs_backup_assets.recovery.stored_bytes import check_stored_bytes
+from gs_backup_assets.recovery.take import jobs_of
+from gs_backup_assets.system.workspace import workspace
+from gs_backup_assets.vault.store import Store
+
+# Until the application can use the database: everything before the comparisons, which a real restore can do afterwards.
+_RECOVERY_STAGES = ("fetch", "cluster", "restore", "analyze")
+
+
+class _Collected:
+    """What a proof has found so far."""
+
+    def __init__(self) -> None:
+        self.checks: dict[str, CheckResult] = {}
+        self.rules: tuple[RuleOutcome, ...] = ()
+        self.foreign_keys: tuple[ForeignKeyOutcome, ...] = ()
+        self.tables: tuple[TableOutcome, ...] = ()
+        self.server: RestoreServer | None = None
+
+    def add(self, *results: CheckResult) -> None:
+        self.checks.update({result.name: result for result in results})
+
+
+def prove(
+    settings: DatabaseSettings,
+    store: Store,
+    entry: Entry,
+    progress: Progress,
+    *,
+    server: RestoreServer | None = None,
+    docs: Path | None = None,
+) -> ProofRecord:
+    """Put one backup to the proof and return the record; the caller stores it.
+
+    `server` reuses a running server for many proofs; without it one is made and removed. `docs` is where Great
+    Expectations writes its Data Docs. What a backup can be blamed for is in the record, and so is what could not be
+    verified; StoreError is raised when the store cannot be read at all.
+    """
+    started = datetime.now(timezone.utc)
+    found = _Collected()
+    rules = load_rules(settings.rules, settings.folder)
+    with workspace("spool") as spool:
+        with progress.stage("fetch") as stage:
+            stored = check_stored_bytes(store, entry, stage, fetch_into=spool)
+        found.add(stored)
+        if stored.status is Status.PASSED:
+            manifest = entry.require_manifest()
+            try:
+                with _server(server, manifest, settings, progress) as running:
+                    found.server = running
+                    _prove_restored(settings, manifest, spool, running, rules, docs, progress, found)
+            except NotVerifiable as error:
+                _leave_open(found, rules, error.message, code=error.code, hint=error.hint)
+        else:
+            _leave_open(found, rules, "the stored bytes are not those that were backed up", code="BYTES_DIFFER")
+    return _record(settings, entry, started, progress, found)
+
+
+@contextmanager
+def _server(
+    given: RestoreServer | None, manifest: Manifest, settings: DatabaseSettings, progress: Progress
+) -> Iterator[RestoreServer]:
+    if given is not None:
+        yield given
+        return
+    with ExitStack() as stack:
+        with progress.stage("cluster"):
+            server = stack.enter_context(proof_server(manifest, settings))
+        yield server
+
+
+def _prove_restored(
+    settings: DatabaseSettings,
+    manifest: Manifest,
+    spool: Path,
+    server: RestoreServer,
+    rules: RuleSet,
+    docs: Path | None,
+    progress: Progress,
+    found: _Collected,
+) -> None:
+    """Restore and run every check that needs the restored database; the database is dropped whatever happens."""
+    jobs = jobs_of(settings.verification.jobs)
+    database = f"gs_backup_proof_{manifest.id.lower()}"
+    try:
+        restored = restore_fetched(server, manifest, spool, database, jobs=jobs, progress=progress)
+        compared = compare_restored(manifest, restored, server, spool, jobs=jobs, progress=progress)
+        found.tables = compared.tables
+        found.add(*compared.checks)
+        with progress.stage("amcheck"):
+            found.add(_amcheck_clean(server, restored.target.write_service_file(spool), database, jobs))
+        with progress.stage("foreign keys"), connect(restored.target) as connection:
+            found.foreign_keys = check_foreign_keys(connection)
+            found.add(foreign_keys_hold(found.foreign_keys))
+        with progress.stage("rules"):
+            found.rules = _apply_rules(rules, restored, docs)
+    finally:
+        with connect(server.admin) as connection:
+            drop_database(connection, database)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A restored database, compared with its manifest."""
+
+    checks: tuple[CheckResult, ...]
+    tables: tuple[TableOutcome, ...]
+
+
+def compare_restored(
+    manifest: Manifest, restored: Restored, server: RestoreServer, spool: Path, *, jobs: int, progress: Progress
+) -> Compared:
+    """Omissions, restore errors, rows, contents, sequences and schema of a restored database against the manifest."""
+    source = manifest.fingerprint
+    with progress.stage("equality"):
+        fingerprint = _fingerprint(manifest, restored, jobs)
+        tables = equality.compare_tables(source, fingerprint)
+        contents = equality.contents_equal(source, fingerprint, tables)
+    with progress.stage("schema"):
+        schema = _schema_equal(manifest, restored, server, restored.target.write_service_file(spool))
+    checks = (
+        equality.everything_included(manifest.omissions),
+        restore_clean(restored, contents),
+        equality.rows_equal(source, tables),
+        contents,
+        schema,
+        equality.sequences_equal(source, fingerprint),
+    )
+    return Compared(checks, tables)
+
+
+def _fingerprint(manifest: Manifest, restored: Restored, jobs: int) -> Fingerprint:
+    with connect(restored.target) as connection:
+        inventory = take_inventory(connection)
+    return take_fingerprint(restored.target, inventory, level=manifest.fingerprint.level, jobs=jobs)
+
+
+def restore_clean(restored: Restored, contents: CheckResult) -> CheckResult:
+    """Judge the errors of a restore.
+
+    A foreign key that the restored rows violate is not the backup's fault if the contents equal the source's: the
+    key was broken there. Then it counts for `foreign_keys_hold`, not here. Errors that only show that this server
+    lacks something leave the check open; any other error fails it.
+    """
+    excused = {e.entry for e in restored.errors if e.entry in restored.not_valid} if contents.status is Status.PASSED else set()
+    metrics: dict[str, float | int] = {"restore_errors": len(restored.errors)}
+    findings = tuple(
+        Finding(code=e.code, message=f"{e.entry}: {e.message}", hint=_restore_hint(e.code)) for e in restored.errors[:50]
+    )
+    serious = [e for e in restored.errors if e.entry not in excused]
+    if not serious:
+        summary = "restored without an error"
+        if excused:
+            summary = f"restored; {len(excused)} foreign keys are violated in the source and came back as NOT VALID"
+        status = Status.PASSED
+    elif all(e.origin is Origin.ENVIRONMENT for e in serious):
+        summary, status = "the server that it was restored on lacks something", Status.NOT_VERIFIED
+    else:
+        summary, status = f"{len(serious)} errors: {', '.join(sorted({e.code for e in serious}))}", Status.FAILED
+    return CheckResult(name="restore_clean", status=status, summary=summary, findings=findings, metrics=metrics)
+
+
+def _restore_hint(code: str) -> str:
+    return {
+        "PROGRAMS_OLDER_THAN_SERVER": "The dump was written by programs older than the server: take a new one with newer ones.",
+        "EXTENSION_MISSING": "Name a server that has it in verification.server_url_env.",
+        "FOREIGN_KEY_VIOLATED": "Correct the rows in the source; the report lists their keys.",
+        "UNIQUE_VIOLATED": "The source's unique index is damaged: correct the duplicates there and REINDEX.",
+    }.get(code, "Keep this backup for analysis and use another one.")
+
+
+def _schema_equal(manifest: Manifest, restored: Restored, server: RestoreServer, environment: dict[str, str]) -> CheckResult:
+    refused: tuple[str, ...] = ()
+    with connect(server.admin) as connection:
+        refused = apply_settings(
+            connection, restored.target.database, [s for s in manifest.source.settings if server.owners or not s.role]
+        )
+    with connect(restored.target) as connection:
+        kept = read_settings(connection)
+    objects = read_schema(server.toolchain, environment, revalidated=restored.not_valid)
+    result = equality.schema_equal(
+        manifest.schema_objects, objects, manifest.source.settings, kept, owners=server.owners
+    )
+    notes = tuple(Finding(code="SETTING_REFUSED", message=text) for text in refused)
+    return result.model_copy(update={"findings": (*result.findings, *notes)})
+
+
+def _amcheck_clean(server: RestoreServer, environment: dict[str, str], database: str, jobs: int) -> CheckResult:
+    try:
+        damage = run_amcheck(server.toolchain, environment, database, jobs=jobs)
+    except ProgramError as error:
+        return not_verified("amcheck_clean", error.message, code="AMCHECK_NOT_RUN", hint=error.hint)
+    findings = tuple(Finding(code="CORRUPTION", message=line, hint="The restored database is damaged inside.") for line in damage[:20])
+    status = Status.FAILED if damage else Status.PASSED
+    summary = f"{len(damage)} reports of damage" if damage else "heaps and indexes are sound"
+    return CheckResult(
+        name="amcheck_clean", status=status, summary=summary, findings=findings, metrics={"amcheck_reports": len(damage)}
+    )
+
+
+def foreign_keys_hold(outcomes: tuple[ForeignKeyOutcome, ...]) -> CheckResult:
+    """Fold the anti-joins of all declared foreign keys into one check."""
+    broken = [o for o in outcomes if o.status is Status.FAILED]
+    unknown = [o for o in outcomes if o.status is Status.NOT_VERIFIED]
+    findings = tuple(
+        Finding(
+            code="FOREIGN_KEY_VIOLATED",
+            message=f"{o.table} {o.name}: {o.orphans} rows refer to nothing.",
+            hint="Correct the rows in the source; the report lists their keys.",
+        )
+        for o in broken[:50]
+    ) + tuple(Finding(code="FOREIGN_KEY_NOT_TESTED", message=f"{o.table} {o.name}: {o.reason}") for o in unknown[:50])
+    status = Status.FAILED if broken else Status.NOT_VERIFIED if unknown else Status.PASSED
+    summary = f"{len(outcomes)} foreign keys hold"
+    if broken or unknown:
+        summary = f"{len(broken)} of {len(outcomes)} foreign keys are violated, {len(unknown)} could not be tested"
+    metrics: dict[str, float | int] = {"foreign_keys": len(outcomes), "foreign_keys_violated": len(broken)}
+    return CheckResult(name="foreign_keys_hold", status=status, summary=summary, findings=findings, metrics=metrics)
+
+
+def _apply_rules(rules: RuleSet, restored: Restored, docs: Path | None) -> tuple[RuleOutcome, ...]:
+    if not rules.rules:
+        return ()
+    from gs_backup_assets.integrity.suite import evaluate  # Great Expectations takes seconds to import
+
+    return evaluate(rules, restored.target, docs=docs)
+
+
+def _leave_open(found: _Collected, rules: RuleSet, reason: str, *, code: str, hint: str = "") -> None:
+    """Every check that has no outcome yet could not run."""
+    for name in (*DECISIVE_CHECKS, "foreign_keys_hold"):
+        if name not in found.checks:
+            found.add(not_verified(name, reason, code=code, hint=hint))
+    if not found.rules:
+        found.rules = tuple(_open_rule(rule, reason) for rule in rules.rules)
+
+
+def _open_rule(rule: Rule, reason: str) -> RuleOutcome:
+    return RuleOutcome(
+        id=rule.id, title=rule.title, severity=rule.severity, table=None, status=Status.NOT_VERIFIED, reason=reason
+    )
+
+
+def _record(
+    settings: DatabaseSettings, entry: Entry, started: datetime, progress: Progress, found: _Collected
+) -> ProofRecord:
+    restored = found.checks["contents_equal"].status
+    blame = {Status.PASSED: Blame.PRODUCTION, Status.FAILED: Blame.BACKUP}.get(restored, Blame.UNKNOWN)
+    spent = [progress.seconds[name] for name in _RECOVERY_STAGES if name in progress.seconds]
+    rto = sum(spent) if "analyze" in progress.seconds else None
+    target = settings.rto_target
+    found.add(rto_met(rto, target.total_seconds() if target else None))
+    ordered = [found.checks[name] for name in DECISIVE_CHECKS]
+    others = [check for name, check in found.checks.items() if name not in DECISIVE_CHECKS]
+    return ProofRecord(
+        backup_id=entry.id,
+        database=entry.database,
+        partition=entry.partition,
+        manifest_sha256=entry.manifest_sha256,
+        started_at=started,
+        finished_at=datetime.now(timezone.utc),
+        software=gs_backup_assets.__version__,
+        programs=str(found.server.toolchain.release) if found.server else None,
+        server=found.server.label if found.server else None,
+        verdict=verdict_of(ordered),
+        checks=(*ordered, *others),
+        rules=found.rules,
+        foreign_keys=found.foreign_keys,
+        tables=found.tables,
+        blame=blame,
+        stage_seconds=dict(progress.seconds),
+        rto_seconds=rto,
+        rto_target_seconds=target.total_seconds() if target else None,
+    )
+
+
+def rto_met(seconds: float | None, target: float | None) -> CheckResult:
+    """Compare the seconds until the database could be used with the shortest RTO of the data classes."""
+    if seconds is None:
+        return not_verified("rto_met", "it was not restored", code="NOT_RESTORED")
+    if target is None:
+        return not_verified(
+            "rto_met", "no data class sets an RTO", code="NO_OBJECTIVE", hint="Add data_classes to backup.yaml."
+        )
+    met = seconds <= target
+    summary = f"usable after {seconds:.1f} s, the target is {target:.0f} s"
+    findings = () if met else (Finding(code="RTO_EXCEEDED", message=summary, hint="Give the restore more jobs or faster disks."),)
+    return CheckResult(
+        name="rto_met",
+        status=Status.PASSED if met else Status.FAILED,
+        summary=summary,
+        findings=findings,
+        metrics={"recovery_seconds": round(seconds, 3), "rto_target_seconds": target},
+    )

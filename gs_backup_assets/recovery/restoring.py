@@ -1,0 +1,78 @@
+"""Restores fetched files into a database, in stages, and says what went wrong; shared by proofs and real restores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from gs_backup_assets.catalogue.manifest import Manifest
+from gs_backup_assets.postgres.connection import Target, connect
+from gs_backup_assets.postgres.restore import RestoreError, add_not_valid, apply_globals, restore_sections
+from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.critical_first import split_dump
+from gs_backup_assets.recovery.servers import RestoreServer, create_restored, existing_roles
+from gs_backup_assets.recovery.take import DUMP_FOLDER, GLOBALS_FILE
+
+SECTIONS = ("pre-data", "data", "post-data")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored database: the errors on the way, and the foreign keys that could only be added as NOT VALID."""
+
+    target: Target
+    errors: tuple[RestoreError, ...]
+    not_valid: tuple[str, ...]
+
+
+def restore_fetched(
+    server: RestoreServer,
+    manifest: Manifest,
+    fetched: Path,
+    database: str,
+    *,
+    jobs: int,
+    progress: Progress,
+    critical: Sequence[str] = (),
+    core_done: Callable[[], None] = lambda: None,
+) -> Restored:
+    """Create `database` on the server and restore everything into it: roles, schema, data, indexes and constraints.
+
+    With `critical` (quoted, qualified tables) those are loaded, indexed and analysed before the others; `core_done`
+    is called when they can be used. The caller drops the database. Raises nothing for errors of the restore itself: they are in the result.
+    """
+    with progress.stage("restore"):
+        target = create_restored(server, database, manifest)
+        environment = target.write_service_file(fetched)
+        errors: list[RestoreError] = []
+        if server.owners:
+            errors += apply_globals(
+                server.toolchain, environment, fetched / GLOBALS_FILE, fetched, existing_roles=existing_roles(server)
+            )
+        restore = partial(
+            restore_sections, server.toolchain, environment, fetched / DUMP_FOLDER, jobs=jobs, owners=server.owners
+        )
+        if critical:
+            split = split_dump(server.toolchain, fetched / DUMP_FOLDER, critical)
+            errors += restore(sections=["pre-data"])
+            errors += restore(sections=["data"], use_list=split.write(split.core_data, fetched / "list"))
+            errors += restore(sections=["post-data"], use_list=split.write(split.core_rest, fetched / "list"))
+            analyze(target, critical)
+            core_done()
+            errors += restore(sections=["data"], use_list=split.write(split.other_data, fetched / "list"))
+            errors += restore(sections=["post-data"], use_list=split.write(split.other_rest, fetched / "list"))
+        else:
+            errors += restore(sections=SECTIONS)
+        with connect(target) as connection:
+            not_valid = add_not_valid(connection, errors)
+    with progress.stage("analyze"):
+        analyze(target)
+    return Restored(target, tuple(errors), not_valid)
+
+
+def analyze(target: Target, tables: Sequence[str] = ()) -> None:
+    """Planner statistics: without them the application times out after a restore. `tables` are quoted names."""
+    with connect(target) as connection, connection.cursor() as cursor:
+        cursor.execute("ANALYZE " + ", ".join(tables))

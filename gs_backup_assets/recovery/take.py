@@ -1,0 +1,227 @@
+"""Takes a logical backup: snapshot, dump and fingerprint side by side, then the store, the manifest last."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import gs_backup_assets
+from gs_backup_assets.catalogue import manifest as manifests
+from gs_backup_assets.catalogue.manifest import DumpRecord, Manifest, ServerRecord, StoredFile
+from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.errors import ConfigError, StoreError
+from gs_backup_assets.postgres.connection import Target, query
+from gs_backup_assets.postgres.database import database_facts
+from gs_backup_assets.postgres.dump import FALLBACK_COMPRESSION, Compression, dump_database, dump_globals, excluded
+from gs_backup_assets.postgres.fingerprint import Fingerprint, Level, sequences_again, take_fingerprint
+from gs_backup_assets.postgres.schema import SchemaObject, read_schema
+from gs_backup_assets.postgres.snapshot import Snapshot, exported_snapshot
+from gs_backup_assets.postgres.toolchain import Toolchain, choose
+from gs_backup_assets.progress import Progress
+from gs_backup_assets.system.workspace import workspace
+from gs_backup_assets.vault.store import Store
+
+DUMP_FOLDER = "dump"
+GLOBALS_FILE = "globals.sql"
+
+
+class _Cancelled(Exception):
+    """Raised inside a worker thread when its sibling failed."""
+
+
+def partition_of(moment: datetime, zone: ZoneInfo) -> str:
+    """The day's partition key of a moment, in the configured time zone."""
+    return moment.astimezone(zone).date().isoformat()
+
+
+def require_today(partition: str, now: datetime, zone: ZoneInfo) -> None:
+    """A partition never lies: a dump for another day than today is refused.
+
+    Raises ConfigError: `PARTITION_NOT_TODAY`, `PARTITION_INVALID`.
+    """
+    today = partition_of(now, zone)
+    try:
+        date.fromisoformat(partition)
+    except ValueError:
+        raise ConfigError("PARTITION_INVALID", f"{partition!r} is not a day.", "Write it as 2026-11-22.") from None
+    if partition != today:
+        raise ConfigError(
+            "PARTITION_NOT_TODAY",
+            f"A backup taken now belongs to {today} ({zone.key}), not to {partition}: the past cannot be dumped.",
+            f"Run the partition {today}. Checks and proofs of past partitions can be run again at any time.",
+        )
+
+
+def jobs_of(setting: int | str) -> int:
+    """Parallel jobs: as configured, or one per processor, at most eight."""
+    return setting if isinstance(setting, int) else max(1, min(8, os.cpu_count() or 1))
+
+
+def take_backup(
+    settings: DatabaseSettings, target: Target, store: Store, partition: str, progress: Progress
+) -> Manifest:
+    """Back the database up into `store` and return the manifest, which was written last.
+
+    Nothing that a reader would take for a backup is left when this fails: the attempt's files are removed.
+    Raises ConfigError, SourceError, ProgramError or StoreError.
+    """
+    require_today(partition, datetime.now(timezone.utc), settings.zone)
+    with workspace("spool") as spool:
+        draft = _read_source(settings, target, spool, partition, progress)
+        return _store_files(draft, spool, store, progress)
+
+
+def _read_source(
+    settings: DatabaseSettings, target: Target, spool: Path, partition: str, progress: Progress
+) -> Manifest:
+    """Everything that needs the source; the lock and the snapshot are held only for this long."""
+    warnings: list[str] = []
+    with exported_snapshot(target) as snapshot:
+        toolchain = choose(snapshot.facts.release)
+        compression = _compression(settings, toolchain, warnings)
+        dump = DumpRecord(
+            programs=str(toolchain.release),
+            compression=str(compression),
+            jobs=jobs_of(settings.logical.jobs),
+            role_passwords=query(snapshot.connection, "SELECT current_setting('is_superuser') = 'on'")[0][0],
+        )
+        if not dump.role_passwords:
+            warnings.append("The role is not a superuser: roles are backed up without their passwords.")
+        facts = database_facts(snapshot.connection)
+        level = Level(settings.logical.fingerprint)
+        fingerprint, schema = _dump_and_fingerprint(target, spool, snapshot, toolchain, dump, level, progress)
+    return Manifest(
+        id=manifests.backup_id(snapshot.taken_at),
+        database=settings.name,
+        partition=partition,
+        timezone=settings.timezone,
+        software=gs_backup_assets.__version__,
+        snapshot_at=snapshot.taken_at,
+        finished_at=datetime.now(timezone.utc),
+        server=ServerRecord(
+            release=str(snapshot.facts.release),
+            system_identifier=snapshot.facts.system_identifier,
+            in_recovery=snapshot.facts.in_recovery,
+            lsn=snapshot.facts.lsn,
+        ),
+        source=facts,
+        dump=dump,
+        files=(),
+        fingerprint=fingerprint,
+        schema_objects=schema,
+        omissions=snapshot.inventory.omissions,
+        warnings=tuple(warnings),
+        stage_seconds={},
+    )
+
+
+def _dump_and_fingerprint(
+    target: Target,
+    spool: Path,
+    snapshot: Snapshot,
+    toolchain: Toolchain,
+    dump: DumpRecord,
+    level: Level,
+    progress: Progress,
+) -> tuple[Fingerprint, tuple[SchemaObject, ...]]:
+    """Run the dump in a thread and the fingerprint in this one, under one snapshot; if one fails, the other is ended."""
+    cancelled = threading.Event()
+    environment = target.write_service_file(spool)
+    exclude = excluded(snapshot.inventory)
+
+    def dump_all() -> tuple[SchemaObject, ...]:
+        with progress.stage("dump") as stage:
+
+            def written(size: int) -> None:
+                if cancelled.is_set():
+                    raise _Cancelled
+                stage.update(size)
+
+            dump_globals(
+                toolchain,
+                environment,
+                spool / GLOBALS_FILE,
+                database=target.database,
+                passwords=dump.role_passwords,
+            )
+            schema = read_schema(toolchain, environment, snapshot=snapshot.name, exclude=exclude)
+            dump_database(
+                toolchain,
+                environment,
+                spool / DUMP_FOLDER,
+                snapshot=snapshot.name,
+                jobs=dump.jobs,
+                compression=Compression.parse(dump.compression),
+                exclude=exclude,
+                written=written,
+            )
+            return schema
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="dump") as pool:
+        dumping = pool.submit(dump_all)
+        try:
+            fingerprint = _fingerprint(target, snapshot, level, progress, failed=lambda: _failed(dumping))
+            schema = dumping.result()
+        except BaseException:
+            cancelled.set()
+            with suppress(_Cancelled):
+                dumping.result()  # when both failed, the dump's own error is the one to tell
+            raise
+    return sequences_again(target, fingerprint), schema
+
+
+def _fingerprint(
+    target: Target, snapshot: Snapshot, level: Level, progress: Progress, *, failed: Callable[[], bool]
+) -> Fingerprint:
+    # One table at a time: the dump beside it already keeps the source's disks and processors busy.
+    total = sum(relation.total_bytes for relation in snapshot.inventory.tables)
+    with progress.stage("fingerprint") as stage:
+
+        def advance(size: int) -> None:
+            if failed():
+                raise _Cancelled
+            stage.advance(size, total)
+
+        return take_fingerprint(target, snapshot.inventory, level=level, jobs=1, snapshot=snapshot.name, advance=advance)
+
+
+def _failed(future: Future[Any]) -> bool:
+    return future.done() and future.exception() is not None
+
+
+def _compression(settings: DatabaseSettings, toolchain: Toolchain, warnings: list[str]) -> Compression:
+    wanted = Compression.parse(settings.logical.compression)
+    if wanted.supported_by(toolchain):
+        return wanted
+    warnings.append(f"{wanted} is not known to pg_dump {toolchain.release}: {FALLBACK_COMPRESSION} is used, which is slower and larger.")
+    return FALLBACK_COMPRESSION
+
+
+def _store_files(draft: Manifest, spool: Path, store: Store, progress: Progress) -> Manifest:
+    """Copy the spool into the store; the manifest makes it a backup."""
+    paths = sorted(path for path in (spool / GLOBALS_FILE, *(spool / DUMP_FOLDER).iterdir()))
+    total = sum(path.stat().st_size for path in paths)
+    if store.exists(f"{draft.folder}/{manifests.NAME}"):
+        raise StoreError("OBJECT_EXISTS", f"{draft.folder} is already there.", "Run the backup again: ids name seconds.")
+    try:
+        files = []
+        with progress.stage("store") as stage:
+            for path in paths:
+                relative = path.relative_to(spool).as_posix()
+                stored = store.put_file(path, f"{draft.folder}/{relative}", advance=lambda n: stage.advance(n, total))
+                files.append(StoredFile(path=relative, size=stored.size, sha256=stored.sha256))
+        manifest = draft.model_copy(
+            update={"files": tuple(files), "finished_at": datetime.now(timezone.utc), "stage_seconds": dict(progress.seconds)}
+        )
+        store.put_bytes(manifests.encode(manifest), f"{manifest.folder}/{manifests.NAME}")
+    except BaseException:
+        store.delete_tree(draft.folder)
+        raise
+    return manifest

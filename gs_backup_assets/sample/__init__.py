@@ -1,0 +1,1 @@
+"""The sample database: schema, generator and sabotage."""

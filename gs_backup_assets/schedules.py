@@ -1,0 +1,61 @@
+"""The daily job and its schedule: one run a day for the day on which it starts."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import dagster as dg
+
+from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.errors import ConfigError
+from gs_backup_assets.recovery.take import partition_of, require_today
+
+
+def daily_job_name(database: str) -> str:
+    """`<database>_daily_backup`."""
+    return f"{database}_daily_backup"
+
+
+def build_daily_job(
+    settings: DatabaseSettings, days: dg.DailyPartitionsDefinition, assets: list[dg.AssetsDefinition]
+) -> dg.UnresolvedAssetJobDefinition:
+    """The whole chain in one run and one process: nothing passes between its steps but ids and digests."""
+    return dg.define_asset_job(
+        daily_job_name(settings.name),
+        selection=dg.AssetSelection.assets(*assets),
+        partitions_def=days,
+        executor_def=dg.in_process_executor,
+        description=(
+            f"Backs {settings.name} up, reads the stored bytes back, restores them on a server of their own, and "
+            "proves that the result equals the source's snapshot. Runs for today only; to prove older backups again, "
+            "materialise `verified_restore` for their days."
+        ),
+        tags={"gs_backup/database": settings.name},
+    )
+
+
+def build_daily_schedule(settings: DatabaseSettings, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """Runs the daily job at the configured time of the configured zone; running unless somebody stops it."""
+
+    @dg.schedule(
+        name=f"{settings.name}_daily_backup_schedule",
+        job=job,
+        cron_schedule=settings.logical.schedule,
+        execution_timezone=settings.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def daily_backup_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        return plan_run(settings, context.scheduled_execution_time, datetime.now(timezone.utc))
+
+    return daily_backup_schedule
+
+
+def plan_run(settings: DatabaseSettings, scheduled: datetime, now: datetime) -> dg.RunRequest | dg.SkipReason:
+    """The run for a tick. A tick that is caught up on a later day is skipped: the past cannot be dumped."""
+    partition = partition_of(scheduled, settings.zone)
+    try:
+        require_today(partition, now, settings.zone)
+    except ConfigError as error:
+        return dg.SkipReason(f"{error.code}: {error.message}")
+    # The cron expression may ask for several backups a day: each tick is a run of its own.
+    return dg.RunRequest(partition_key=partition, run_key=f"{settings.name}-{scheduled.isoformat()}")

@@ -1,0 +1,1 @@
+"""The status document: what is proven, how old, and what is wrong."""

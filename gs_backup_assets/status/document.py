@@ -1,0 +1,145 @@
+"""The status document: one look says whether every database has a fresh, proven backup."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from gs_backup_assets.alerts.staleness import stale_problems
+from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.verdict import Verdict
+from gs_backup_assets.config import BackupConfig, DatabaseSettings, DataClass
+from gs_backup_assets.errors import ExitStatus, StoreError
+from gs_backup_assets.vault.opening import open_store
+
+_MOST_BACKUPS = 10
+Health = Literal["healthy", "warning", "error"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackupSummary(_Record):
+    """One backup. `age` is in milliseconds, `size` in bytes: the fields of the strategy document's endpoint."""
+
+    name: str
+    size: int | None
+    created: datetime
+    age: int
+    verdict: Verdict
+    proved_at: datetime | None
+    broken_rules: int
+
+
+class ClassObjective(_Record):
+    """Targets of a data class in seconds, and what was measured: how old the last proven backup is, how long it took."""
+
+    name: str
+    rpo_target_seconds: float
+    rto_target_seconds: float
+    rpo_seconds: float | None
+    rto_seconds: float | None
+    rpo_met: bool | None
+    rto_met: bool | None
+
+
+class DatabaseStatus(_Record):
+    """Status of one database. `problems` says in words what is wrong, worst first."""
+
+    database: str
+    status: Health
+    latest_backup: BackupSummary | None
+    total_backups: int
+    backups: tuple[BackupSummary, ...]
+    last_proven: BackupSummary | None
+    objectives: tuple[ClassObjective, ...]
+    problems: tuple[str, ...]
+
+
+class StatusDocument(_Record):
+    """Status of the worst database, with the fields of the strategy document for the first one, and all of them."""
+
+    status: Health
+    latest_backup: BackupSummary | None
+    total_backups: int
+    backups: tuple[BackupSummary, ...]
+    databases: tuple[DatabaseStatus, ...]
+    generated_at: datetime
+
+    @property
+    def exit_status(self) -> ExitStatus:
+        return ExitStatus.GOOD if self.status == "healthy" else ExitStatus.FAILED
+
+
+def build_status(config: BackupConfig, now: datetime, database: str | None = None) -> StatusDocument:
+    """Read the stores of all databases (or of one) and judge them at `now`."""
+    names = (database,) if database else config.names()
+    databases = tuple(_database_status(config.database(name), now) for name in names)
+    order: tuple[Health, ...] = ("error", "warning", "healthy")
+    first = databases[0]
+    return StatusDocument(
+        status=min((d.status for d in databases), key=order.index),
+        latest_backup=first.latest_backup,
+        total_backups=first.total_backups,
+        backups=first.backups,
+        databases=databases,
+        generated_at=now,
+    )
+
+
+def _database_status(settings: DatabaseSettings, now: datetime) -> DatabaseStatus:
+    stale = stale_problems(settings, now)
+    try:
+        entries = Catalogue(open_store(settings), settings.name).entries()
+    except StoreError:
+        entries = []  # that the store cannot be read is among the problems already
+    proven = next((entry for entry in entries if entry.verdict is Verdict.PROVEN), None)
+    problems = [f"{problem.title}. {problem.body}" for problem in stale]
+    if entries and entries[0].verdict is Verdict.FAILED:
+        problems.append(f"{settings.name}: the newest backup, {entries[0].id}, FAILED its proof.")
+    broken = proven.proof.broken_rules if proven and proven.proof else ()
+    if broken:
+        problems.append(f"{settings.name}: broken in production: {', '.join(rule.id for rule in broken)}.")
+    summaries = tuple(_summary(entry, now) for entry in entries[:_MOST_BACKUPS])
+    return DatabaseStatus(
+        database=settings.name,
+        # Without any proven backup there is nothing to fall back on; everything else is a warning.
+        status="error" if proven is None else "warning" if problems else "healthy",
+        latest_backup=summaries[0] if summaries else None,
+        total_backups=len(entries),
+        backups=summaries,
+        last_proven=_summary(proven, now) if proven else None,
+        objectives=tuple(_objective(name, c, proven, now) for name, c in settings.data_classes.items()),
+        problems=tuple(problems),
+    )
+
+
+def _summary(entry: Entry, now: datetime) -> BackupSummary:
+    return BackupSummary(
+        name=entry.id,
+        size=entry.manifest.stored_bytes if entry.manifest else None,
+        created=entry.taken_at,
+        age=int((now - entry.taken_at).total_seconds() * 1000),
+        verdict=entry.verdict,
+        proved_at=entry.proof.finished_at if entry.proof else None,
+        broken_rules=len(entry.proof.broken_rules) if entry.proof else 0,
+    )
+
+
+def _objective(name: str, targets: DataClass, proven: Entry | None, now: datetime) -> ClassObjective:
+    """What would be lost now is what came after the last proven backup."""
+    rpo = (now - proven.taken_at).total_seconds() if proven else None
+    rto = proven.proof.rto_seconds if proven and proven.proof else None
+    rpo_target, rto_target = targets.rpo.total_seconds(), targets.rto.total_seconds()
+    return ClassObjective(
+        name=name,
+        rpo_target_seconds=rpo_target,
+        rto_target_seconds=rto_target,
+        rpo_seconds=rpo,
+        rto_seconds=rto,
+        rpo_met=None if rpo is None else rpo <= rpo_target,
+        rto_met=None if rto is None else rto <= rto_target,
+    )

@@ -1,0 +1,1 @@
+"""This machine: accounts, child processes and private folders."""

@@ -1,0 +1,1 @@
+"""Tests of the messages: what is said, when, and how it is delivered."""

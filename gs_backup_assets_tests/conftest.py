@@ -1,0 +1,65 @@
+"""Fixtures: real PostgreSQL servers, one per release and test session, and empty databases on them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from gs_backup_assets.postgres.cluster import Cluster, create_database, drop_database, running_cluster
+from gs_backup_assets.postgres.connection import Target, connect
+from gs_backup_assets.postgres.release import Release
+from gs_backup_assets.postgres.toolchain import Toolchain, discover
+
+# As a production server would be set up, but quick to start and stop.
+_SETTINGS = {"fsync": "off", "shared_buffers": "128MB", "max_connections": "60", "wal_level": "replica"}
+
+
+def toolchain_of(major: int) -> Toolchain:
+    """The newest programs of a major on this machine. A missing one fails the test: it must not look green."""
+    for toolchain in discover():
+        if toolchain.release.major == major and toolchain.capabilities.server:
+            return toolchain
+    pytest.fail(f"no PostgreSQL {major} on this machine: run `gs-backup toolchain add {major}` (make test does)")
+
+
+@pytest.fixture(scope="session")
+def server17() -> Iterator[Cluster]:
+    """A PostgreSQL 17 server for the whole session."""
+    with running_cluster(toolchain_of(17), purpose="test17", settings=_SETTINGS) as cluster:
+        yield cluster
+
+
+@contextmanager
+def fresh_database(cluster: Cluster) -> Iterator[Target]:
+    """An empty database on a cluster, dropped at the end."""
+    name = f"test_{secrets.token_hex(4)}"
+    with connect(cluster.target()) as connection:
+        create_database(connection, name)
+    try:
+        yield cluster.target(name)
+    finally:
+        with connect(cluster.target()) as connection:
+            drop_database(connection, name)
+
+
+@pytest.fixture
+def empty_database(server17: Cluster) -> Iterator[Target]:
+    """An empty database on PostgreSQL 17; the role is a superuser."""
+    with fresh_database(server17) as target:
+        yield target
+
+
+@pytest.fixture(scope="session", params=[14, 15, 16, 17, 18], ids=lambda major: f"pg{major}")
+def any_server(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """One server of each supported major that programs are to be had for."""
+    toolchain = toolchain_of(request.param)
+    with running_cluster(toolchain, purpose=f"test{request.param}", settings=_SETTINGS) as cluster:
+        yield cluster
+
+
+def release_of(cluster: Cluster) -> Release:
+    """The release of a cluster's programs."""
+    return cluster.toolchain.release
