@@ -1,14 +1,16 @@
 """The daily job and its schedule: one run a day for the day on which it starts."""
 
-from __future__ import annotations
-
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.recovery.take import partition_of, require_today
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 
 def daily_job_name(database: str) -> str:
@@ -18,7 +20,7 @@ def daily_job_name(database: str) -> str:
 
 def build_daily_job(
     settings: DatabaseSettings, days: dg.DailyPartitionsDefinition, assets: list[dg.AssetsDefinition]
-) -> dg.UnresolvedAssetJobDefinition:
+) -> "UnresolvedAssetJobDefinition":
     """The whole chain in one run and one process: nothing passes between its steps but ids and digests."""
     return dg.define_asset_job(
         daily_job_name(settings.name),
@@ -34,7 +36,7 @@ def build_daily_job(
     )
 
 
-def build_daily_schedule(settings: DatabaseSettings, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def build_daily_schedule(settings: DatabaseSettings, job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
     """Runs the daily job at the configured time of the configured zone; running unless somebody stops it."""
 
     @dg.schedule(

@@ -1,7 +1,5 @@
 """The sensors that tell people: stale backups and proofs, failed checks, failed and cancelled runs. All run by default."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone

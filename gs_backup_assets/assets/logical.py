@@ -1,9 +1,9 @@
 """The assets of the daily dump: the observed source, the logical backup, and the check of its stored bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime, timezone
+
+from typing import Any
 
 import dagster as dg
 
@@ -129,8 +129,8 @@ def _observation(settings: DatabaseSettings, manifest: Manifest) -> dg.AssetObse
     return dg.AssetObservation(asset_key=source_key(settings), metadata=metadata)
 
 
-def _backup_metadata(settings: DatabaseSettings, manifest: Manifest) -> dict[str, dg.RawMetadataValue]:
-    metadata: dict[str, dg.RawMetadataValue] = {
+def _backup_metadata(settings: DatabaseSettings, manifest: Manifest) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
         keys.BACKUP_ID: manifest.id,
         keys.STORE: f"{open_store(settings).describe()}/{manifest.folder}",
         keys.STORED_BYTES: manifest.stored_bytes,

@@ -1,7 +1,5 @@
 """The assets of the proof: the verified restore and the integrity report, made in one step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

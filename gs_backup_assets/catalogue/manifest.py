@@ -18,6 +18,7 @@ from gs_backup_assets.postgres.schema import SchemaObject
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
+STAGES = ("dump", "fingerprint", "store")
 
 
 class _Record(BaseModel):
@@ -75,6 +76,11 @@ class Manifest(_Record):
     omissions: tuple[Omission, ...]
     warnings: tuple[str, ...]
     stage_seconds: dict[str, float]
+
+    @property
+    def stages(self) -> tuple[tuple[str, float], ...]:
+        """Seconds of each stage of the backup, in the order of the work."""
+        return tuple((name, self.stage_seconds[name]) for name in STAGES if name in self.stage_seconds)
 
     @property
     def stored_bytes(self) -> int:

@@ -24,6 +24,7 @@ DECISIVE_CHECKS = (
     "amcheck_clean",
 )
 REPORTED_CHECKS = ("foreign_keys_hold", "rto_met")
+STAGES = ("fetch", "cluster", "restore", "analyze", "equality", "schema", "amcheck", "foreign keys", "rules")
 
 
 class _Record(BaseModel):
@@ -99,6 +100,11 @@ class ProofRecord(_Record):
     stage_seconds: dict[str, float]
     rto_seconds: float | None
     rto_target_seconds: float | None
+
+    @property
+    def stages(self) -> tuple[tuple[str, float], ...]:
+        """Seconds of each stage of the proof, in the order of the work."""
+        return tuple((name, self.stage_seconds[name]) for name in STAGES if name in self.stage_seconds)
 
     def check(self, name: str) -> CheckResult:
         """The outcome of a check by name; KeyError when the proof does not have it."""

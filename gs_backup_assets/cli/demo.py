@@ -85,14 +85,14 @@ def _production(scale: float, sabotage: str | None) -> Iterator[str]:
     """A server with the sample database in it; yields the URL, and leaves nothing behind."""
     from gs_backup_assets.postgres.cluster import create_database, running_cluster
     from gs_backup_assets.postgres.connection import connect
-    from gs_backup_assets.postgres.toolchain import newest_server
+    from gs_backup_assets.postgres.toolchain import embedded_server
     from gs_backup_assets.sample.generate import load_sample
     from gs_backup_assets.sample.sabotage import plant
 
     progress = terminal_progress()
     with ExitStack() as stack:
         with progress.stage("start server"):
-            server = running_cluster(newest_server(), purpose="demo", settings=_SETTINGS, superuser="postgres")
+            server = running_cluster(embedded_server(), purpose="demo", settings=_SETTINGS, superuser="postgres")
             cluster = stack.enter_context(server)
         with progress.stage("load sample"):
             with connect(cluster.target()) as connection:

@@ -99,17 +99,17 @@ def show_entry(console: Console, entry: Entry) -> None:
     if entry.proof is None:
         console.print(f"\n{_verdict_text(entry)}: it was never restored. `gs-backup verify {entry.id}` does.")
         return
-    _show_proof(console, entry.proof, manifest.stage_seconds)
+    _show_proof(console, entry.proof, manifest.stages)
 
 
-def _show_proof(console: Console, proof: ProofRecord, backup_seconds: dict[str, float]) -> None:
+def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple[str, float], ...]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     stages = Table("stage", "seconds", "", box=None, pad_edge=False)
-    seconds = {**{f"backup: {n}": s for n, s in backup_seconds.items()}, **{f"proof: {n}": s for n, s in proof.stage_seconds.items()}}
-    longest = max(seconds.values(), default=1.0) or 1.0
-    for name, value in seconds.items():
+    rows = [*((f"backup: {name}", s) for name, s in backup_stages), *((f"proof: {name}", s) for name, s in proof.stages)]
+    longest = max((value for _, value in rows), default=1.0) or 1.0
+    for name, value in rows:
         stages.add_row(name, f"{value:8.2f}", "━" * max(1, round(30 * value / longest)))
     checks = Table("", "check", "result", box=None, pad_edge=False)
     for check in proof.checks:

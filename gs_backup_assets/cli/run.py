@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from contextlib import AbstractContextManager
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from gs_backup_assets.catalogue.catalogue import Entry
     from gs_backup_assets.config import BackupConfig, DatabaseSettings
 
+# The terminal shows stages; the run's page in the UI has the log.
+_QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 PartitionOption = Annotated[str | None, typer.Option(help="The day: only today can be dumped.", show_default="today")]
 
 
@@ -117,13 +118,14 @@ def _execute(config: BackupConfig, settings: DatabaseSettings, day: str) -> Back
     from gs_backup_assets.factory import build_definitions
     from gs_backup_assets.schedules import daily_job_name
 
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)  # the terminal shows stages; the run's page has the log
     listener = TerminalListener()
     # One try: a person is watching, and decides.
     definitions = build_definitions(config, listener=lambda _context: listener, retry=dg.RetryPolicy(max_retries=0))
     job = definitions.resolve_job_def(daily_job_name(settings.name))
     with _instance() as instance:
-        result = job.execute_in_process(partition_key=day, instance=instance, raise_on_error=False)
+        result = job.execute_in_process(
+            partition_key=day, instance=instance, raise_on_error=False, run_config={"loggers": _QUIET}
+        )
     if result.success:
         return None
     for event in result.all_events:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from gs_backup_assets.postgres.connection import Connection, query
 from gs_backup_assets.postgres.inventory import Inventory, Relation, quote
 
+_EVERY_LARGE_OBJECT = "SELECT oid FROM pg_largeobject_metadata"
+
 
 @dataclass(frozen=True)
 class Role:
@@ -45,9 +47,14 @@ def hidden(inventory: Inventory) -> tuple[Relation, ...]:
     return tuple(relation for relation in inventory.unreadable if relation.qualified in names)
 
 
-def row_secured(inventory: Inventory) -> tuple[str, ...]:
-    """Qualified names of the tables of which row security would hide rows."""
-    return tuple(omission.name for omission in inventory.omissions if omission.kind == "row_security")
+def row_secured(connection: Connection) -> tuple[str, ...]:
+    """Qualified names of the tables of which row security would hide rows, also of those not readable yet."""
+    rows = query(
+        connection,
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND row_security_active(c.oid) ORDER BY 1, 2",
+    )
+    return tuple(f"{quote(schema)}.{quote(name)}" for schema, name in rows)
 
 
 def reading_grants(role: str) -> tuple[str, ...]:
@@ -80,10 +87,8 @@ def schema_grants(role: str, schemas: Sequence[str], owners: Sequence[tuple[str,
 def large_object_grants(role: str) -> tuple[str, ...]:
     """Large objects have privileges one by one, and no default privileges before PostgreSQL 18."""
     literal = role.replace("'", "''")
-    return (
-        "DO $$ DECLARE item oid; BEGIN FOR item IN SELECT oid FROM pg_largeobject_metadata LOOP "
-        f"EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO %I', item, '{literal}'); END LOOP; END $$;",
-    )
+    grant = f"EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO %I', item, '{literal}');"
+    return (f"DO $$ DECLARE item oid; BEGIN FOR item IN {_EVERY_LARGE_OBJECT} LOOP {grant} END LOOP; END $$;",)
 
 
 def row_security_grants(role: str) -> tuple[str, ...]:

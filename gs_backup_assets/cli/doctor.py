@@ -1,0 +1,78 @@
+"""`gs-backup doctor`: checks everything that a backup needs, and explains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gs_backup_assets.cli.common import ConfigOption, DatabaseOption, JsonOption, emit, finish
+from gs_backup_assets.errors import ExitStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from gs_backup_assets.recovery.diagnosis import Diagnosis
+
+
+def doctor(
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Also start a throwaway server and try it.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check address, TLS, version, rights, programs, disk space and store, and say what to do."""
+    from gs_backup_assets.config import load_config
+    from gs_backup_assets.recovery.doctor import examine
+
+    settings = load_config(config).database(database)
+    diagnoses = examine(settings, thorough=thorough)
+    status = exit_status(diagnoses)
+    document = {
+        "database": settings.name,
+        "status": status.name.lower(),
+        "checks": [diagnosis.model_dump(mode="json") for diagnosis in diagnoses],
+    }
+    emit(document, as_json, lambda console: _show(console, settings.name, diagnoses))
+    finish(status)
+
+
+def exit_status(diagnoses: Sequence[Diagnosis]) -> ExitStatus:
+    """Failed wins over not verified, and that over passed."""
+    from gs_backup_assets.catalogue.verdict import Status
+
+    found = {diagnosis.status for diagnosis in diagnoses}
+    if Status.FAILED in found:
+        return ExitStatus.FAILED
+    return ExitStatus.NOT_VERIFIED if Status.NOT_VERIFIED in found else ExitStatus.GOOD
+
+
+_WORDS = {"passed": "ok", "failed": "FAILED", "not_verified": "not verified"}
+_STYLES = {"passed": "green", "failed": "bold red", "not_verified": "yellow"}
+
+
+def _show(console: Console, name: str, diagnoses: Sequence[Diagnosis]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not console.is_terminal:
+        console.width = 160
+    table = Table(title=f"What backups of {escape(name)} need", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("check", no_wrap=True)
+    table.add_column("result", no_wrap=True)
+    table.add_column("what was found", overflow="fold")
+    for diagnosis in diagnoses:
+        lines = [diagnosis.summary, *(f"  - {detail}" for detail in diagnosis.details)]
+        if diagnosis.hint:
+            lines.append(f"  > {diagnosis.hint}")
+        result = f"[{_STYLES[diagnosis.status.value]}]{_WORDS[diagnosis.status.value]}[/]"
+        table.add_row(diagnosis.name, result, escape("\n".join(lines)))
+    console.print(table)
+    statements = [statement for diagnosis in diagnoses for statement in diagnosis.sql]
+    if statements:
+        # Below the table and unwrapped, so that it can be copied as it is.
+        console.print("\nSQL for an administrator of the server:\n")
+        for statement in statements:
+            console.print(escape(statement), soft_wrap=True)
