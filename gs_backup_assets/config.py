@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PositiveInt,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 
 from gs_backup_assets.errors import ConfigError
 
@@ -17,7 +27,8 @@ FILE_VARIABLE = "GS_BACKUP_CONFIG"
 FILE_NAME = "backup.yaml"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_NOT_BY_DATABASE = frozenset({"name", "timezone", "first_partition", "folder", "databases"})
 
 
 def _duration(value: Any) -> Any:
@@ -55,9 +66,16 @@ class Logical(_Section):
     """Dumps: when, how many at a time, how compressed, and how much of the contents is fingerprinted."""
 
     schedule: str = "0 2 * * *"
-    jobs: int | Literal["auto"] = "auto"
+    jobs: PositiveInt | Literal["auto"] = "auto"
     compression: str = "zstd:1"
     fingerprint: Literal["full", "counts", "off"] = "full"
+
+    @field_validator("schedule")
+    @classmethod
+    def _known_schedule(cls, value: str) -> str:
+        if not re.fullmatch(r"@(hourly|daily|midnight|weekly|monthly)|[\w*/,#-]+( +[\w*/,#-]+){4}", value.strip()):
+            raise ValueError('write a cron schedule of five fields, such as "0 2 * * *"')
+        return value
 
     @field_validator("compression")
     @classmethod
@@ -94,7 +112,7 @@ class Verification(_Section):
 
     target: Literal["throwaway"] = "throwaway"
     server_url_env: str | None = None
-    jobs: int | Literal["auto"] = "auto"
+    jobs: PositiveInt | Literal["auto"] = "auto"
 
 
 def _default_classes() -> dict[str, DataClass]:
@@ -124,11 +142,11 @@ class DatabaseSettings(Settings):
 
     @property
     def store_path(self) -> Path:
-        return (self.folder / self.stores.primary.path).resolve()
+        return (self.folder / self.stores.primary.path.expanduser()).resolve()
 
     @property
     def reports_path(self) -> Path:
-        return (self.folder / self.reports).resolve()
+        return (self.folder / self.reports.expanduser()).resolve()
 
     @property
     def zone(self) -> ZoneInfo:
@@ -150,23 +168,38 @@ class BackupConfig(Settings):
     databases: dict[str, dict[str, Any]]
     timezone: str = "UTC"
     first_partition: str = "2026-01-01"
-    folder: Path = Field(default=Path("."), exclude=True)
+    _folder: Path = PrivateAttr(default=Path("."))
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the file: relative paths are meant from there."""
+        return self._folder
 
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OSError):  # OSError: a part of a name, such as America, is a folder
             raise ValueError(f"{value!r} is no time zone of the tz database, such as America/Chicago") from None
         return value
+
+    @field_validator("first_partition")
+    @classmethod
+    def _known_day(cls, value: str) -> str:
+        try:
+            return date.fromisoformat(value).isoformat()
+        except ValueError:
+            raise ValueError(f"{value!r} is not a day, such as 2026-11-22; put it in quotes") from None
 
     @field_validator("databases")
     @classmethod
     def _named_databases(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if not value:
             raise ValueError("name at least one database")
-        for name in value:
+        for name, settings in value.items():
+            if stray := _NOT_BY_DATABASE & settings.keys():
+                raise ValueError(f"{name}: {', '.join(sorted(stray))} cannot be set for one database")
             if not _NAME.match(name):
                 raise ValueError(
                     f"{name!r}: use letters, digits and underscores, it becomes part of asset keys and paths"
@@ -206,35 +239,57 @@ def load_config(path: Path | None = None) -> BackupConfig:
 
     Raises ConfigError: `CONFIG_NOT_FOUND`, `CONFIG_INVALID` (naming every key that is wrong or unknown).
     """
-    import yaml
-
     path = path or Path(os.environ.get(FILE_VARIABLE) or FILE_NAME)
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError("CONFIG_INVALID", f"{path} is not text in UTF-8.", "Save it as UTF-8.") from None
     except OSError as error:
         raise ConfigError(
             "CONFIG_NOT_FOUND",
             f"{path} cannot be read: {error.strerror}.",
             "`gs-backup init` writes one; --config names another.",
         ) from None
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            "CONFIG_INVALID", f"{path} is not YAML: {' '.join(str(error).split())}", "Correct the file."
-        ) from None
+    document = _parse(path, text)
     if not isinstance(document, dict):
         raise ConfigError("CONFIG_INVALID", f"{path} has no settings.", "`gs-backup init` writes an example.")
+    where: tuple[str, ...] = ()
     try:
-        config = BackupConfig.model_validate({**document, "folder": path.resolve().parent})
+        config = BackupConfig.model_validate(document)
+        config._folder = path.resolve().parent
         for name in config.names():
+            where = ("databases", name)
             config.database(name)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, p['loc'])) or 'file'}: {p['msg']}" for p in error.errors(include_input=False)
+            f"{'.'.join(map(str, (*where, *p['loc']))) or 'file'}: {p['msg']}"
+            for p in error.errors(include_input=False)
         )
         raise ConfigError("CONFIG_INVALID", f"{path}: {problems}", "docs/configuration.md lists every key.") from None
     return config
+
+
+def _parse(path: Path, text: str) -> Any:
+    """Read YAML. A key that is given twice is an error: of two databases under one name, one would not be backed up."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+        keys = [loader.construct_object(key) for key, _ in node.value]
+        for key, (at, _) in zip(keys, node.value, strict=True):
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(problem=f"{key!r} is given twice", problem_mark=at.start_mark)
+        loader.flatten_mapping(node)
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    try:
+        return yaml.load(text, Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        words = " ".join(str(error).split())
+        raise ConfigError("CONFIG_INVALID", f"{path} is not YAML: {words}", "Correct the file.") from None
 
 
 def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

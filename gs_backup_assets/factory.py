@@ -37,5 +37,6 @@ def build_definitions(
             assets += [build_source(settings), *chain]
             jobs.append(job)
             schedules.append(build_daily_schedule(settings, job))
-        return dg.Definitions(assets=assets, jobs=jobs, schedules=schedules, sensors=build_sensors(config))
-
+        check_keys = [key for asset in assets if isinstance(asset, dg.AssetsDefinition) for key in asset.check_keys]
+        sensors = build_sensors(config, check_keys)
+        return dg.Definitions(assets=assets, jobs=jobs, schedules=schedules, sensors=sensors)

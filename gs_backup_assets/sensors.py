@@ -1,11 +1,12 @@
-"""The sensors that tell people: stale backups and proofs, failed checks, failed and cancelled runs. All run by default."""
+"""The sensors that tell people: stale backups and proofs, failed checks, failed and cancelled runs."""
 
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
+from typing import TypeVar
 
 import dagster as dg
-from dagster import DagsterEventType, DagsterRunStatus, EventRecordsFilter, RunsFilter
+from dagster import DagsterRunStatus, RunsFilter
 from pydantic import BaseModel, ConfigDict
 
 from gs_backup_assets.alerts.message import Problem
@@ -17,28 +18,18 @@ from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
 
 UI_URL_VARIABLE = "GS_BACKUP_UI_URL"
-_EVENTS_PER_TICK = 500
 _RUNS_PER_TICK = 100
 _INTERVAL_SECONDS = 60
+_Cursor = TypeVar("_Cursor", bound=BaseModel)
 
 
-class WatchCursor(BaseModel):
-    """Where a sensor has read to, which problems are open, and what people were told about them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    position: str
-    open: dict[str, Problem] = {}
-    alerts: AlertState = empty()
-
-
-def build_sensors(config: BackupConfig) -> list[dg.SensorDefinition]:
+def build_sensors(config: BackupConfig, check_keys: Sequence[dg.AssetCheckKey]) -> list[dg.SensorDefinition]:
     """One staleness sensor for each database, and one sensor each for checks and runs of the whole location."""
-    databases = [config.database(name) for name in config.names()]
-    return [*(build_staleness_sensor(settings) for settings in databases), _checks_sensor(config), _runs_sensor(config)]
+    stale = [build_staleness_sensor(config.database(name)) for name in config.names()]
+    return [*stale, _checks_sensor(config, check_keys), _runs_sensor(config)]
 
 
-def _sensor(name: str, description: str) -> Callable[[Callable[..., object]], dg.SensorDefinition]:
+def _sensor(name: str, description: str) -> Callable[[Callable[..., dg.SkipReason]], dg.SensorDefinition]:
     return dg.sensor(
         name=name,
         description=description,
@@ -72,10 +63,18 @@ def build_staleness_sensor(
     return stale_backup
 
 
-def _checks_sensor(config: BackupConfig) -> dg.SensorDefinition:
+class OpenProblems(BaseModel):
+    """A cursor: the problems that are open, and what people were told about them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    open: dict[str, Problem] = {}
+    alerts: AlertState = empty()
+
+
+def _checks_sensor(config: BackupConfig, check_keys: Sequence[dg.AssetCheckKey]) -> dg.SensorDefinition:
     alerts = config.alerts
     notifier = Notifier(alerts.urls_env)
-    names = frozenset(config.names())
 
     @_sensor(
         "failed_checks",
@@ -83,34 +82,26 @@ def _checks_sensor(config: BackupConfig) -> dg.SensorDefinition:
         " again. A failed data rule leaves its run green: this is where it is told.",
     )
     def failed_checks(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        cursor = _read_cursor(context, notifier, lambda: str(context.instance.event_log_storage.get_maximum_record_id() or 0))
-        records = context.instance.get_event_records(
-            EventRecordsFilter(DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=int(cursor.position)),
-            limit=_EVENTS_PER_TICK,
-            ascending=True,
-        )
-        problems = dict(cursor.open)
-        position = cursor.position
-        for record in records:
-            position = str(record.storage_id)
-            event = record.event_log_entry.dagster_event
-            if event is None:
-                continue
-            evaluation = event.asset_check_evaluation_data
-            if evaluation.asset_key.path[0] not in names:
-                continue
-            when = datetime.fromtimestamp(record.event_log_entry.timestamp, timezone.utc)
-            _update(problems, _check_problem(evaluation, when), f"check:{evaluation.asset_key.to_user_string()}:{evaluation.check_name}")
+        cursor = _parse(OpenProblems, context.cursor, notifier) or OpenProblems()
+        # The newest evaluation of every check: unlike events after a cursor, this works with every kind of storage,
+        # and nothing is missed while the daemon is down.
+        latest = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(check_keys)
+        problems = {}
+        for key, record in latest.items():
+            fingerprint = f"check:{key.asset_key.to_user_string()}:{key.name}"
+            problem = _check_problem(fingerprint, record.evaluation) if record.evaluation else cursor.open.get(fingerprint)
+            if problem is not None:  # without an evaluation it is being run: what was wrong is wrong until it has passed
+                problems[fingerprint] = problem
         now = datetime.now(timezone.utc)
         state, outcome = _tell(notifier, cursor.alerts, list(problems.values()), now, alerts.remind_after)
         if state is not None:
-            context.update_cursor(WatchCursor(position=position, open=problems, alerts=state).model_dump_json())
+            context.update_cursor(OpenProblems(open=problems, alerts=state).model_dump_json())
         return dg.SkipReason(outcome)
 
     return failed_checks
 
 
-def _check_problem(evaluation: dg.AssetCheckEvaluation, when: datetime) -> Problem | None:
+def _check_problem(fingerprint: str, evaluation: dg.AssetCheckEvaluation) -> Problem | None:
     if evaluation.passed:
         return None
     asset = evaluation.asset_key.to_user_string()
@@ -120,14 +111,19 @@ def _check_problem(evaluation: dg.AssetCheckEvaluation, when: datetime) -> Probl
     blame = f" {text[keys.BLAME]}." if keys.BLAME in text else ""
     severe = evaluation.severity is dg.AssetCheckSeverity.ERROR
     return Problem(
-        fingerprint=f"check:{asset}:{evaluation.check_name}",
+        fingerprint=fingerprint,
         title=f"{asset}: {evaluation.check_name} {'could not be verified' if open_question else 'failed'}",
         body=f"{text.get(keys.SUMMARY, '')}.{rows}{blame}",
         hint="Open the asset's Checks tab, or the report, for findings and keys.",
         severity="critical" if severe else "warning",
-        since=when,
         link=_link(f"/assets/{asset}?view=checks"),
     )
+
+
+class ReadRuns(OpenProblems):
+    """Cursor of the runs' sensor: also the time, in UTC, up to which ended runs were read."""
+
+    read_to: datetime
 
 
 def _runs_sensor(config: BackupConfig) -> dg.SensorDefinition:
@@ -141,26 +137,28 @@ def _runs_sensor(config: BackupConfig) -> dg.SensorDefinition:
         " succeeds again.",
     )
     def failed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        cursor = _read_cursor(context, notifier, lambda: datetime.now(timezone.utc).isoformat())
+        cursor = _parse(ReadRuns, context.cursor, notifier)
+        if cursor is None:  # what happened before the sensor was switched on is not told
+            cursor = ReadRuns(read_to=datetime.now(timezone.utc))
         records = context.instance.get_run_records(
             RunsFilter(
                 statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED, DagsterRunStatus.SUCCESS],
-                updated_after=datetime.fromisoformat(cursor.position),
+                updated_after=cursor.read_to,
             ),
             limit=_RUNS_PER_TICK,
             order_by="update_timestamp",
             ascending=True,
         )
         problems = dict(cursor.open)
-        position = cursor.position
+        read_to = cursor.read_to
         for record in records:
-            position = record.update_timestamp.replace(tzinfo=timezone.utc).isoformat()
+            read_to = record.update_timestamp.replace(tzinfo=timezone.utc)
             if record.dagster_run.job_name in jobs:
                 _update(problems, _run_problem(record), f"run:{record.dagster_run.job_name}")
         now = datetime.now(timezone.utc)
         state, outcome = _tell(notifier, cursor.alerts, list(problems.values()), now, alerts.remind_after)
         if state is not None:
-            context.update_cursor(WatchCursor(position=position, open=problems, alerts=state).model_dump_json())
+            context.update_cursor(ReadRuns(read_to=read_to, open=problems, alerts=state).model_dump_json())
         return dg.SkipReason(outcome)
 
     return failed_runs
@@ -190,17 +188,15 @@ def _update(problems: dict[str, Problem], problem: Problem | None, fingerprint: 
         problems[fingerprint] = problem
 
 
-def _read_cursor(context: dg.SensorEvaluationContext, notifier: Notifier, start: Callable[[], str]) -> WatchCursor:
-    """The cursor, or a new one that starts now: what happened before the sensor was switched on is not told."""
-    if not context.cursor:
-        cursor = WatchCursor(position=start())
-        context.update_cursor(cursor.model_dump_json())
-        return cursor
+def _parse(kind: type[_Cursor], cursor: str | None, notifier: Notifier) -> _Cursor | None:
+    """Read a cursor; None for a beginning, and for a damaged one, of which people are told."""
+    if not cursor:
+        return None
     try:
-        return WatchCursor.model_validate_json(context.cursor)
+        return kind.model_validate_json(cursor)
     except ValueError:
         notifier.send(memory_lost())
-        return WatchCursor(position=start())
+        return None
 
 
 def _tell(

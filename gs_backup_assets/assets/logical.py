@@ -112,7 +112,8 @@ def build_logical_backup(
         context.log_event(_observation(settings, manifest))
         entry = backup_of_partition(settings, context.partition_key)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(f"sha256:{entry.manifest_sha256}"), metadata=_backup_metadata(settings, manifest)
+            data_version=dg.DataVersion(f"sha256:{entry.manifest_sha256}"),
+            metadata=_backup_metadata(settings, manifest),
         )
 
     return logical_backup

@@ -16,7 +16,7 @@ from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.errors import ConfigError, StoreError
 from gs_backup_assets.vault.store import Store
 
-_ID = re.compile(r"^\d{8}T\d{6}Z$")
+_ID = re.compile(r"\d{8}T\d{6}Z")
 UNFINISHED_AFTER = timedelta(hours=24)
 
 
@@ -64,6 +64,14 @@ def parse_id(backup_id: str) -> datetime:
     return datetime.strptime(backup_id, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
 
 
+def _is_id(name: str) -> bool:
+    """Whether a folder's name is a backup id, and names a moment that there is."""
+    try:
+        return bool(_ID.fullmatch(name) and parse_id(name))
+    except ValueError:
+        return False
+
+
 class Catalogue:
     """Reads one database's backups from a store. Nothing is kept between calls: the store is the truth."""
 
@@ -97,7 +105,8 @@ class Catalogue:
 
     def add_proof(self, record: ProofRecord, report_html: bytes) -> str:
         """Store a proof and its report beside the manifest; returns the report's key. The record is written last."""
-        stem = f"{backup_folder(record.database, record.partition, record.backup_id)}/proofs/{record.finished_at:%Y%m%dT%H%M%S%fZ}"
+        folder = backup_folder(record.database, record.partition, record.backup_id)
+        stem = f"{folder}/proofs/{record.finished_at:%Y%m%dT%H%M%S%fZ}"
         self.store.put_bytes(report_html, f"{stem}.html")
         self.store.put_bytes(proofs.encode(record), f"{stem}.json")
         return f"{stem}.html"
@@ -108,7 +117,7 @@ class Catalogue:
         for partition in self.store.folders(f"{self.database}/logical"):
             for name in self.store.folders(f"{self.database}/logical/{partition}"):
                 folder = backup_folder(self.database, partition, name)
-                old = bool(_ID.match(name)) and now - parse_id(name) > UNFINISHED_AFTER
+                old = _is_id(name) and now - parse_id(name) > UNFINISHED_AFTER
                 if old and not self.store.exists(f"{folder}/{manifests.NAME}"):
                     self.store.delete_tree(folder)
                     swept.append(folder)
@@ -120,7 +129,7 @@ class Catalogue:
             (name, day)
             for day in partitions
             for name in self.store.folders(f"{self.database}/logical/{day}")
-            if _ID.match(name)
+            if _is_id(name)
         )
         for name, day in sorted(found, reverse=True):
             if self.store.exists(f"{backup_folder(self.database, day, name)}/{manifests.NAME}"):

@@ -7,7 +7,7 @@ import json
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.postgres.database import DatabaseFacts
@@ -31,6 +31,15 @@ class StoredFile(_Record):
     path: str
     size: int
     sha256: str
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, value: str) -> str:
+        # What is fetched is written under this path: a manifest that somebody made up must not choose the place.
+        plain = value and "\0" not in value and "\n" not in value and not value.startswith("/")
+        if not plain or not all(part not in ("", ".", "..") for part in value.split("/")):
+            raise ValueError("a path below the backup's folder")
+        return value
 
 
 class ServerRecord(_Record):
@@ -123,9 +132,10 @@ def decode(data: bytes, *, folder: str) -> Manifest:
         document = json.loads(data)
         contents = document["manifest"]
         version = contents["schema_version"]
-    except (ValueError, KeyError, TypeError):
+        intact = document.get("digest") == _digest(contents) and _canonical(document) == data
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise damaged from None
-    if document.get("digest") != _digest(contents) or _canonical(document) != data:
+    if not intact:
         raise damaged
     if version != SCHEMA_VERSION:
         raise StoreError(

@@ -1,4 +1,4 @@
-"""Recovery objectives by data class: which tables matter most, how much may be lost (RPO), how soon it must be back (RTO)."""
+"""Recovery objectives by data class: how much may be lost (RPO), and how soon it must be back (RTO)."""
 
 from __future__ import annotations
 

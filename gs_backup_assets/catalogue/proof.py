@@ -117,7 +117,9 @@ class ProofRecord(_Record):
     @property
     def exit_status(self) -> ExitStatus:
         """1 when anything failed, the data included; 3 when anything could not be verified; else 0."""
-        statuses = {item.status for item in (*self.checks, *self.rules, *self.foreign_keys)}
+        statuses = (
+            {c.status for c in self.checks} | {r.status for r in self.rules} | {f.status for f in self.foreign_keys}
+        )
         if Status.FAILED in statuses or self.verdict is Verdict.FAILED:
             return ExitStatus.FAILED
         if Status.NOT_VERIFIED in statuses or self.verdict is Verdict.NOT_VERIFIED:

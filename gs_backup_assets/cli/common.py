@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="The configuration file.", envvar="GS_BACKUP_CONFIG", show_default="backup.yaml")
+    Path | None,
+    typer.Option("--config", help="The configuration file.", envvar="GS_BACKUP_CONFIG", show_default="backup.yaml"),
 ]
 DatabaseOption = Annotated[str | None, typer.Option("--database", help="Which database, when there are several.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, progress on standard error.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output, progress on standard error.")
+]
 
 
 def emit(document: dict[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:

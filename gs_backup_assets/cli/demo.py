@@ -17,26 +17,30 @@ from gs_backup_assets.cli.common import JsonOption, emit, finish, terminal_progr
 DATABASE = "guitar_strategies"
 URL_VARIABLE = "GS_BACKUP_DEMO_URL"
 _UI = "127.0.0.1", 3000
-_SETTINGS = {"shared_buffers": "128MB", "max_wal_size": "2GB", "synchronous_commit": "off"}
+_SETTINGS = {
+    "shared_buffers": "128MB",
+    "max_wal_size": "2GB",
+    "synchronous_commit": "off",
+    "timezone": "America/Chicago",  # where the application's teachers and students are
+}
 
-_CONFIG = """\
-# Written by `gs-backup demo`. docs/configuration.md lists every key.
-databases:
-  {database}: {{url_env: {variable}}}
-timezone: America/Chicago
-stores:
-  primary: {{kind: local, path: ./backups}}
-reports: ./reports
-rules: guitar_strategies
-"""
 _DAGSTER = """\
 telemetry: {enabled: false}
-nux: {enabled: false}
+nux: {enabled: false} # a welcome dialog would cover the pages
 """
+
+FolderOption = Annotated[Path, typer.Option("--dir", help="Where configuration, backups and reports are kept.")]
+ScaleOption = Annotated[float, typer.Option(help="Size of the sample: 1 is about 40 MB, 70 about 2 GB.")]
+SabotageOption = Annotated[
+    str | None, typer.Option(help="Plant one defect in production first; an unknown kind lists them all.")
+]
+ServeOption = Annotated[bool, typer.Option("--serve", help="Then keep the database up and open the Dagster UI.")]
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--dir", help="Where configuration, backups and reports are kept.")] = Path("demo"),
+    folder: Annotated[Path, typer.Option("--dir", help="Where configuration, backups and reports are kept.")] = Path(
+        "demo"
+    ),
     scale: Annotated[float, typer.Option(help="Size of the sample: 1 is about 40 MB, 70 about 2 GB.")] = 1.0,
     sabotage: Annotated[
         str | None, typer.Option(help="Plant one defect in production first; an unknown kind lists them all.")
@@ -48,10 +52,10 @@ def demo(
     from gs_backup_assets.cli.run import run_daily_job
     from gs_backup_assets.config import load_config
 
-    config_file = _prepare(folder)
-    os.environ["DAGSTER_HOME"] = str(folder.resolve() / "dagster_home")
+    os.environ["DAGSTER_HOME"] = str(_dagster_home(folder))
     with _production(scale, sabotage) as url:
         os.environ[URL_VARIABLE] = url
+        config_file = _configuration(folder)
         config = load_config(config_file)
         outcome = run_daily_job(config, config.database())
         emit(outcome.document(), json, outcome.show)
@@ -68,16 +72,22 @@ def demo(
     finish(outcome.status)
 
 
-def _prepare(folder: Path) -> Path:
-    """Write the configuration and the Dagster home unless they are there: a second run adds to the first."""
-    from gs_backup_assets.catalogue.packaged import data_classes_text
-
-    home = folder / "dagster_home"
+def _dagster_home(folder: Path) -> Path:
+    """Where the demo's runs are recorded: `make dev` shows them, the runs of earlier demos included."""
+    home = folder.resolve() / "dagster_home"
     home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_text(_DAGSTER, encoding="utf-8")
-    config_file = folder / "backup.yaml"
-    config_file.write_text(_CONFIG.format(database=DATABASE, variable=URL_VARIABLE) + data_classes_text(), encoding="utf-8")
-    return config_file
+    return home
+
+
+def _configuration(folder: Path) -> Path:
+    """The demo's backup.yaml, written as `gs-backup init` does unless it is there from an earlier demo."""
+    from gs_backup_assets.recovery.initial import ask_server, write_first_config
+
+    path = folder / "backup.yaml"
+    if not path.exists():
+        write_first_config(path, ask_server(URL_VARIABLE, DATABASE))
+    return path
 
 
 @contextmanager

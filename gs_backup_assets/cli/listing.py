@@ -34,7 +34,9 @@ def list_backups(config: ConfigOption = None, database: DatabaseOption = None, j
         from rich.table import Table
 
         if not entries:
-            console.print(f"{open_store(settings).describe()} holds no backup of {settings.name}. `gs-backup run` takes one.")
+            console.print(
+                f"{open_store(settings).describe()} holds no backup of {settings.name}. `gs-backup run` takes one."
+            )
             return
         table = Table("backup", "day", "age", "stored", "database", "verdict", box=None, pad_edge=False)
         now = datetime.now(timezone.utc)
@@ -49,7 +51,9 @@ def list_backups(config: ConfigOption = None, database: DatabaseOption = None, j
     emit({"database": settings.name, "backups": [entry_document(entry) for entry in entries]}, json, show_table)
 
 
-def show(backup: BackupArgument, config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False) -> None:
+def show(
+    backup: BackupArgument, config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False
+) -> None:
     """Show one backup: what it is, what was proved about it, and what was not."""
     from gs_backup_assets.catalogue.catalogue import Catalogue
     from gs_backup_assets.config import load_config
@@ -107,7 +111,10 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
     from rich.table import Table
 
     stages = Table("stage", "seconds", "", box=None, pad_edge=False)
-    rows = [*((f"backup: {name}", s) for name, s in backup_stages), *((f"proof: {name}", s) for name, s in proof.stages)]
+    rows = [
+        *((f"backup: {name}", s) for name, s in backup_stages),
+        *((f"proof: {name}", s) for name, s in proof.stages),
+    ]
     longest = max((value for _, value in rows), default=1.0) or 1.0
     for name, value in rows:
         stages.add_row(name, f"{value:8.2f}", "━" * max(1, round(30 * value / longest)))
@@ -118,7 +125,9 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
     if proof.rules:
         open_rules = sum(rule.status.value == "not_verified" for rule in proof.rules)
         sign = "failed" if proof.broken_rules else "not_verified" if open_rules else "passed"
-        checks.add_row(_SIGNS[sign], "data rules", f"{passed} of {len(proof.rules)} hold, {open_rules} could not be verified")
+        checks.add_row(
+            _SIGNS[sign], "data rules", f"{passed} of {len(proof.rules)} hold, {open_rules} could not be verified"
+        )
     console.print()
     console.print(stages)
     console.print()
@@ -128,7 +137,11 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
             console.print(f"  [bold]{finding.code}[/] {escape(finding.message)} {escape(finding.hint)}")
     console.print()
     for rule in proof.broken_rules:
-        keys = f" ({', '.join(rule.sample_keys[:3])}{', ...' if len(rule.sample_keys) > 3 else ''})" if rule.sample_keys else ""
+        keys = (
+            f" ({', '.join(rule.sample_keys[:3])}{', ...' if len(rule.sample_keys) > 3 else ''})"
+            if rule.sample_keys
+            else ""
+        )
         console.print(
             f"[red]✘[/] rule [bold]{rule.id}[/]: {escape(rule.title)}: {rule.unexpected} rows{escape(keys)}: [bold]{proof.blame.value}[/]"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import traceback
 from types import FrameType
 
 import typer
@@ -48,23 +49,37 @@ def main() -> None:
     except BackupError as error:
         _tell(error, as_json)
         status = int(error.exit_status)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # the parser turns the first into the second
         sys.stderr.write("\nInterrupted: everything that was started has been ended, nothing half-made was kept.\n")
-        status = 130
+        status = 128 + signal.SIGINT
     except Exception as error:
-        # Typer's own usage errors carry an exit code and know how to show themselves.
-        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
-            raise
-        error.show()
-        status = int(ExitStatus.USAGE)
+        status = _tell_unexpected(error, as_json)
     sys.exit(status)
 
 
 def _tell(error: BackupError, as_json: bool) -> None:
-    if as_json:
-        document = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    _tell_json(error.code, as_json, message=error.message, hint=error.hint)
     sys.stderr.write(f"{error.code}: {error.message}\n{error.hint}\n")
+
+
+def _tell_unexpected(error: Exception, as_json: bool) -> int:
+    # Typer's own usage errors carry an exit code and know how to show themselves.
+    if hasattr(error, "exit_code") and hasattr(error, "show"):
+        error.show()
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        _tell_json("USAGE", as_json, message=message, hint="`gs-backup --help` lists verbs and options.")
+        return int(ExitStatus.USAGE)
+    # Where it happened is what a report of it needs; status 1 would say that a proof had failed.
+    traceback.print_exc()
+    hint = "This is a fault of gs-backup: report it with the lines on standard error."
+    _tell_json("UNEXPECTED", as_json, message=f"{type(error).__name__}: {error}", hint=hint)
+    return int(ExitStatus.PROGRAM)
+
+
+def _tell_json(code: str, as_json: bool, *, message: str, hint: str) -> None:
+    if as_json:
+        document = {"error": {"code": code, "message": message, "hint": hint}}
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:

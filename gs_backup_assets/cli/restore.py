@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,15 +14,37 @@ from gs_backup_assets.errors import ExitStatus
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gs_backup_assets.postgres.connection import Target
+
 IntoOption = Annotated[
-    str, typer.Option("--into", help="URL of the database to make, or the name of an environment variable that holds it.")
+    str,
+    typer.Option("--into", help="URL of the database to make, or the name of an environment variable that holds it."),
 ]
 ReplaceOption = Annotated[
-    bool, typer.Option("--replace", help="Restore beside an existing database, prove, then swap the names; the old one is kept.")
+    bool,
+    typer.Option(
+        "--replace", help="Restore beside an existing database, prove, then swap the names; the old one is kept."
+    ),
 ]
 CriticalOption = Annotated[
     bool, typer.Option("--critical-first", help="Load, index and analyse the tables of the class `critical` first.")
 ]
+
+
+def _target(into: str) -> Target:
+    """What --into names: an address, or the environment variable that holds one."""
+    from gs_backup_assets.errors import ConfigError
+    from gs_backup_assets.postgres.connection import target_from_environment, target_from_url
+
+    if "://" in into or "=" in into:
+        return target_from_url(into, name="--into")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", into):  # not repeated: it may be an address with a password
+        raise ConfigError(
+            "INTO_INVALID",
+            "--into is neither a PostgreSQL URL nor the name of an environment variable.",
+            "Write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or put it into a variable and give its name.",
+        )
+    return target_from_environment(into)
 
 
 def restore(
@@ -36,17 +59,14 @@ def restore(
     """Restore a backup into a new database and compare it with its manifest. Needs no source and no Dagster."""
     from gs_backup_assets.catalogue.catalogue import Catalogue
     from gs_backup_assets.config import load_config
-    from gs_backup_assets.postgres.connection import target_from_environment, target_from_url
     from gs_backup_assets.recovery.restore import restore_backup
     from gs_backup_assets.vault.opening import open_store
 
     settings = load_config(config).database(database)
     store = open_store(settings)
     entry = Catalogue(store, settings.name).find(backup)
-    is_url = "://" in into or "=" in into
-    target = target_from_url(into, name="--into") if is_url else target_from_environment(into)
     outcome = restore_backup(
-        settings, store, entry, target, terminal_progress(), replace=replace, critical_first=critical_first
+        settings, store, entry, _target(into), terminal_progress(), replace=replace, critical_first=critical_first
     )
 
     def show(console: Console) -> None:
@@ -59,11 +79,19 @@ def restore(
                 console.print(f"    [bold]{finding.code}[/] {escape(finding.message)} {escape(finding.hint)}")
         if outcome.core_seconds is not None:
             console.print(f"Critical tables usable after {outcome.core_seconds:.1f} s.")
-        console.print(f"Everything usable after {outcome.full_seconds:.1f} s, in the database [bold]{escape(outcome.database)}[/].")
+        console.print(
+            f"Everything usable after {outcome.full_seconds:.1f} s, in the database [bold]{escape(outcome.database)}[/]."
+        )
         if outcome.replaced is not None:
-            console.print(f"The old database is kept as [bold]{escape(outcome.replaced)}[/]; drop it when you no longer need it.")
+            console.print(
+                f"The old database is kept as [bold]{escape(outcome.replaced)}[/]; drop it when you no longer need it."
+            )
         if not outcome.owners:
             console.print("[yellow]![/] The role is not a superuser: owners, roles and grants were not restored.")
+        if outcome.half_restored:
+            console.print(
+                f"[yellow]![/] Left by restores that were killed, or still at work: {escape(', '.join(outcome.half_restored))}."
+            )
         console.print(f"[bold]{outcome.verdict.value}[/]")
 
     emit(outcome.model_dump(mode="json"), json, show)

@@ -25,7 +25,9 @@ def status(config: ConfigOption = None, database: DatabaseOption = None, json: J
         from rich.table import Table
 
         for one in document.databases:
-            console.print(f"[bold]{one.database}[/]: [{_COLOURS[one.status]}]{one.status}[/], {one.total_backups} backups")
+            console.print(
+                f"[bold]{one.database}[/]: [{_COLOURS[one.status]}]{one.status}[/], {one.total_backups} backups"
+            )
             for problem in one.problems:
                 console.print(f"  [red]✘[/] {escape(problem)}")
             table = Table("backup", "age", "stored", "verdict", box=None, pad_edge=False)

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def verify(backup: BackupArgument, config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False) -> None:
+def verify(
+    backup: BackupArgument, config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False
+) -> None:
     """Fetch a backup, restore it on a server of its own, and compare it with its manifest. Needs no source database."""
     from gs_backup_assets.catalogue.catalogue import Catalogue
     from gs_backup_assets.config import load_config

@@ -73,7 +73,7 @@ class _Key:
 
 
 def check_foreign_keys(connection: Connection, *, limit_samples: int = 20) -> tuple[ForeignKeyOutcome, ...]:
-    """Count, for each foreign key, the referencing rows whose parent is missing, and give `limit_samples` values at most.
+    """Count, for each foreign key, the referencing rows whose parent is missing, with `limit_samples` values at most.
 
     Composite and self-referencing keys, MATCH FULL, keys that are NOT VALID or not enforced, keys of partitioned
     tables (once, at the top) and PostgreSQL 18's PERIOD keys are tested like any other. A key whose tables cannot be

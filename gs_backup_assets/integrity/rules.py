@@ -1,7 +1,5 @@
 """The language of data rules: what a rule file may say, and the SQL that finds the rows that break a rule."""
 
-# ruff: noqa: S608 - names and values are quoted, and statements come from the rule file, the administrator's own.
-
 from __future__ import annotations
 
 import re
@@ -52,7 +50,7 @@ class Table:
     @property
     def label(self) -> str:
         """As a rule file would name it: without the schema when that is public."""
-        return self.name if self.schema == "public" else f"{self.schema}.{self.name}"
+        return self.name if self.schema == "public" and "." not in self.name else f"{self.schema}.{self.name}"
 
 
 def identifier(name: str) -> str:
@@ -308,7 +306,9 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 
 def _invalid(path: Path, problem: str) -> ConfigError:
     return ConfigError(
-        "RULES_INVALID", f"The rule file {path} is wrong: {problem}.", "docs/rules.md describes every kind of rule."
+        "RULES_INVALID",
+        f"The rule file {path} is wrong: {problem}.",
+        "Correct it; the packaged gs_backup_assets/integrity/rules.yaml is an example.",
     )
 
 

@@ -1,7 +1,5 @@
 """Applies a set of data rules to a restored database with Great Expectations, and writes its Data Docs."""
 
-# ruff: noqa: S608 - names are quoted, and conditions come from the rule file, which is the administrator's own.
-
 from __future__ import annotations
 
 import logging
@@ -158,7 +156,7 @@ def _validate(rules: list[Rule], tables: Mapping[str, Table], docs: Path | None)
         if docs is not None:
             # Once for all tables. UpdateDataDocsAction would build the site again for each: five times as long.
             _build_docs(context, docs)
-        return {result.expectation_config.meta["rule"]: _found(result) for suite in results for result in suite.results}
+        return {result.expectation_config.meta["rule"]: _read(result) for suite in results for result in suite.results}
     finally:
         # It keeps two engines, whose connections would stand in the way of dropping the database.
         source.get_execution_engine().close()
@@ -185,7 +183,7 @@ def _expectations(rules: list[Rule], tables: Mapping[str, Table]) -> list[Any]:
     ]
 
 
-def _found(result: Any) -> _Found:
+def _read(result: Any) -> _Found:
     info = result.exception_info or {}
     # One exception, or one entry for each metric that raised one.
     entries = [info] if "raised_exception" in info else [entry for entry in info.values() if isinstance(entry, dict)]
@@ -217,17 +215,22 @@ def _site(folder: Path) -> dict[str, Any]:
 def _quiet() -> Iterator[None]:
     """Import Great Expectations without usage data, and keep it from logging every failed rule once more."""
     with _environment("GX_ANALYTICS_ENABLED", "false"):
-        import great_expectations  # noqa: F401 - it sets levels of its own when it is imported
-
         loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
         levels = [logger.level for logger in loggers]
         try:
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL + 1)
+            _mute(loggers)
+            import great_expectations  # noqa: F401 - when it is imported, it sets a level of its own
+
+            _mute(loggers)
             yield
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def _mute(loggers: list[logging.Logger]) -> None:
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
 
 
 def url_of(target: Target, timeout_seconds: int) -> str:

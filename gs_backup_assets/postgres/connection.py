@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from gs_backup_assets.errors import ConfigError, SourceError
 from gs_backup_assets.postgres.release import Release
@@ -49,13 +49,16 @@ TEXT_SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Target:
-    """A database to connect to. `parameters` are libpq's, without the password, which `repr` hides."""
+    """A database to connect to. `parameters` are libpq's, without the password; `repr` shows neither (`sslpassword`)."""
 
     parameters: Mapping[str, str]
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     pooled: bool = False
+
+    def __repr__(self) -> str:
+        return f"Target({self.redacted()!r})"
 
     @property
     def database(self) -> str:
@@ -77,17 +80,25 @@ class Target:
     def write_service_file(self, folder: Path) -> dict[str, str]:
         """Write a 0600 service file into `folder` and return the environment that makes PostgreSQL's programs use it.
 
-        A service file (PostgreSQL manual, "The Connection Service File") carries every parameter, the password
-        included, so that nothing of it shows in argv or in the environment of a child.
+        A service file (PostgreSQL manual, "The Connection Service File") carries every parameter, so that nothing of
+        it shows in argv or in the environment of a child. The password is in a password file of its own: a service
+        file cuts blanks off the end of a line, and has a limit to its length.
         """
-        path = folder / "pg_service.conf"
-        lines = ["[gs_backup]", *(f"{key}={value}" for key, value in sorted(self.parameters.items()))]
+        path, secret = folder / "pg_service.conf", folder / "pgpass"
+        parameters = dict(self.parameters)
         if self.password is not None:
-            lines.append(f"password={self.password}")
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write("\n".join(lines) + "\n")
+            parameters["passfile"] = str(secret)
+            escaped = self.password.replace("\\", "\\\\").replace(":", "\\:")
+            _write_private(secret, f"*:*:*:*:{escaped}\n")
+        lines = ["[gs_backup]", *(f"{key}={value}" for key, value in sorted(parameters.items()))]
+        _write_private(path, "\n".join(lines) + "\n")
         return {"PGSERVICEFILE": str(path), "PGSERVICE": "gs_backup"}
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 def target_from_url(url: str, *, name: str = "the database URL") -> Target:
@@ -99,11 +110,16 @@ def target_from_url(url: str, *, name: str = "the database URL") -> Target:
 
     pooled = False
     if "://" in url:
-        parts = urlsplit(re.sub(r"^[a-z0-9+]+://", "postgresql://", url, count=1))
-        query = parse_qsl(parts.query, keep_blank_values=True)
-        pooled = any(key == "pgbouncer" and value == "true" for key, value in query)
-        url = urlunsplit(parts._replace(query=urlencode([(k, v) for k, v in query if k not in _PRISMA_ONLY])))
+        # SQLAlchemy's `postgresql+driver://` is understood; what is left of another scheme is refused by the parser.
+        url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url, count=1)
     try:
+        if "://" in url:
+            parts = urlsplit(url)
+            # As they stand: libpq takes a `+` for a plus sign, a parser of forms would make it a blank.
+            pairs = parts.query.split("&")
+            pooled = "pgbouncer=true" in pairs
+            query = "&".join(pair for pair in pairs if pair.partition("=")[0] not in _PRISMA_ONLY)
+            url = urlunsplit(parts._replace(query=query))
         parameters = dict(psycopg2.extensions.parse_dsn(url))
     except Exception:
         raise ConfigError(
@@ -155,15 +171,16 @@ def connect(
     except psycopg2.OperationalError as error:
         raise SourceError(
             "SERVER_UNREACHABLE",
-            f"No connection to {target.redacted()}: {str(error).strip().splitlines()[-1]}",
+            f"No connection to {target.redacted()}: {' '.join(str(error).split())}",
             "Check the address, the network, TLS and the password; `gs-backup doctor` looks at each of them.",
         ) from None
     try:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT set_config(name, v, false) FROM pg_settings JOIN unnest(%s::text[], %s::text[]) AS s(n, v)"
-                " ON lower(name) = lower(n)",
+                "SELECT pg_catalog.set_config(name, v, false) FROM pg_catalog.pg_settings"
+                " JOIN pg_catalog.unnest(%s::text[], %s::text[]) AS s(n, v)"
+                " ON pg_catalog.lower(name) = pg_catalog.lower(n)",
                 _setting_lists({**TEXT_SETTINGS, **_NO_TIMEOUTS, **(settings or {})}),
             )
         connection.autocommit = autocommit

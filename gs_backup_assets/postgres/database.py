@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 from gs_backup_assets.postgres.connection import Connection, query
-from gs_backup_assets.postgres.inventory import quote
 
-# Settings whose stored value is a list of identifiers that is quoted already (PostgreSQL's GUC_LIST_QUOTE).
+# Settings whose stored value is a list with quotes where an element needs them (PostgreSQL's GUC_LIST_QUOTE).
 _LIST_SETTINGS = frozenset(
     {
         "local_preload_libraries",
@@ -20,6 +20,9 @@ _LIST_SETTINGS = frozenset(
         "unix_socket_directories",
     }
 )
+
+
+_LIST_ELEMENT = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<bare>[^,\s]+)')
 
 
 class _Record(BaseModel):
@@ -54,6 +57,7 @@ class DatabaseFacts(_Record):
     ctype: str
     provider: str
     locale: str | None
+    icu_rules: str | None = None
     collation_version: str | None
     total_bytes: int
     bootstrap_role: str
@@ -67,6 +71,8 @@ class DatabaseFacts(_Record):
             options["LOCALE_PROVIDER"] = {"c": "libc", "i": "icu", "b": "builtin"}[self.provider]
         if self.provider == "i" and self.locale:
             options["ICU_LOCALE"] = self.locale
+            if self.icu_rules:
+                options["ICU_RULES"] = self.icu_rules
         if self.provider == "b" and self.locale:
             options["BUILTIN_LOCALE"] = self.locale
         return options
@@ -77,9 +83,11 @@ def database_facts(connection: Connection) -> DatabaseFacts:
     (version,) = query(connection, "SELECT current_setting('server_version_num')::int / 10000")[0]
     provider = "datlocprovider::text, datcollversion" if version >= 15 else "'c', NULL"
     locale = "datlocale" if version >= 17 else "daticulocale" if version >= 15 else "NULL"
-    name, encoding, collate, ctype, kind, collation_version, icu, size = query(
+    rules = "daticurules" if version >= 16 else "NULL"
+    name, encoding, collate, ctype, kind, collation_version, icu, icu_rules, size = query(
         connection,
-        f"SELECT datname, pg_encoding_to_char(encoding), datcollate, datctype, {provider}, {locale}, pg_database_size(oid)"
+        "SELECT datname, pg_encoding_to_char(encoding), datcollate, datctype,"
+        f" {provider}, {locale}, {rules}, pg_database_size(oid)"
         " FROM pg_database WHERE datname = current_database()",
     )[0]
     (bootstrap,) = query(connection, "SELECT rolname FROM pg_roles WHERE oid = 10")[0]
@@ -91,6 +99,7 @@ def database_facts(connection: Connection) -> DatabaseFacts:
         ctype=ctype,
         provider=kind,
         locale=icu,
+        icu_rules=icu_rules,
         collation_version=collation_version,
         total_bytes=size,
         bootstrap_role=bootstrap,
@@ -99,14 +108,16 @@ def database_facts(connection: Connection) -> DatabaseFacts:
     )
 
 
-def read_settings(connection: Connection) -> tuple[Setting, ...]:
-    """The settings that are stored for the connected database, for all roles and for single ones."""
+def read_settings(connection: Connection, database: str | None = None) -> tuple[Setting, ...]:
+    """The settings that are stored for `database` (the connected one), for all roles and for single ones."""
     rows = query(
         connection,
         "SELECT coalesce(r.rolname, ''), split_part(item, '=', 1), substr(item, strpos(item, '=') + 1)"
-        " FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase AND d.datname = current_database()"
+        " FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase"
+        " AND d.datname = coalesce(%s, current_database())"
         " LEFT JOIN pg_roles r ON r.oid = s.setrole CROSS JOIN unnest(s.setconfig) AS item"
         " WHERE s.setrole = 0 OR r.rolname IS NOT NULL ORDER BY 1, 2",
+        (database,),
     )
     return tuple(Setting(role=role, name=name, value=value) for role, name, value in rows)
 
@@ -118,9 +129,11 @@ def apply_settings(connection: Connection, database: str, settings: Sequence[Set
 
     refused = []
     for setting in settings:
-        whom = sql.SQL(f"ROLE {quote(setting.role)} IN DATABASE" if setting.role else "DATABASE")
-        raw = setting.name.lower() in _LIST_SETTINGS
-        value = sql.SQL(setting.value.replace("%", "%%")) if raw else sql.Literal(setting.value)
+        whom = sql.SQL("DATABASE")
+        if setting.role:
+            whom = sql.SQL("ROLE {} IN DATABASE").format(sql.Identifier(setting.role))
+        values = list_elements(setting.value) if setting.name.lower() in _LIST_SETTINGS else (setting.value,)
+        value = sql.SQL(", ").join(map(sql.Literal, values))
         try:
             with connection.cursor() as cursor:
                 parts = (whom, sql.Identifier(database), sql.Identifier(setting.name), value)
@@ -128,6 +141,25 @@ def apply_settings(connection: Connection, database: str, settings: Sequence[Set
         except psycopg2.Error as error:
             refused.append(f"{setting.label}: {str(error).splitlines()[0]}")
     return tuple(refused)
+
+
+def list_elements(value: str) -> tuple[str, ...]:
+    """The elements of a stored list setting, without their quotes; an empty list is one empty element, as in SET."""
+    found = tuple(
+        m["bare"] if m["quoted"] is None else m["quoted"].replace('""', '"') for m in _LIST_ELEMENT.finditer(value)
+    )
+    return found or ("",)
+
+
+def reset_settings(connection: Connection, database: str, roles: Collection[str]) -> None:
+    """Take back all that is stored for `database`, for every role and for the given ones."""
+    from psycopg2 import sql
+
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(sql.Identifier(database)))
+        for role in roles:
+            whom = sql.Identifier(role), sql.Identifier(database)
+            cursor.execute(sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(*whom))
 
 
 def missing_extensions(connection: Connection, extensions: Sequence[Extension]) -> tuple[str, ...]:

@@ -9,9 +9,8 @@ from pathlib import Path
 from gs_backup_assets.errors import ConfigError, ProgramError
 from gs_backup_assets.postgres.inventory import Inventory
 from gs_backup_assets.postgres.toolchain import Toolchain
+from gs_backup_assets.postgres.snapshot import LOCK_TIMEOUT_HINT, LOCK_WAIT_SECONDS, lock_timeout_message
 from gs_backup_assets.system.programs import Finished, run
-
-_LOCK_WAIT_MS = 120_000
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,11 @@ FALLBACK_COMPRESSION = Compression("gzip", 1)
 
 def excluded(inventory: Inventory) -> tuple[str, ...]:
     """pg_dump's arguments that leave out what the role cannot read; the manifest lists it as omissions."""
-    arguments = [f"--exclude-table={relation.qualified}" for relation in inventory.unreadable]
+    # A sequence's definition can be dumped without the right to read its state, and columns may depend on it.
+    arguments = [
+        f"--exclude-table{'-data' if relation.kind == 'S' else ''}={relation.qualified}"
+        for relation in inventory.unreadable
+    ]
     if not inventory.large_objects_readable:
         arguments.append("--no-blobs")
     return tuple(arguments)
@@ -64,12 +67,15 @@ def dump_database(
     snapshot: str,
     jobs: int,
     compression: Compression,
+    encoding: str = "UTF8",
     exclude: Sequence[str] = (),
+    lock_wait: float = LOCK_WAIT_SECONDS,
     written: Callable[[int], None] = lambda _bytes: None,
 ) -> Finished:
     """Dump in directory format into `folder` (created by pg_dump); `written` is told the bytes on disk now and then.
 
-    Raises ProgramError: `LOCK_TIMEOUT`, `SERVER_NEWER_THAN_PROGRAMS`, `NO_SPACE` or `PROGRAM_FAILED`.
+    `encoding` is the database's own: not every text can be converted, and in SQL_ASCII none can. `lock_wait` is how
+    many seconds to wait for a locked table. Raises ProgramError: `LOCK_TIMEOUT`, `SERVER_NEWER_THAN_PROGRAMS`, `NO_SPACE` or `PROGRAM_FAILED`.
     """
     argv = [
         str(toolchain.program("pg_dump")),
@@ -78,7 +84,8 @@ def dump_database(
         f"--jobs={jobs}",
         f"--snapshot={snapshot}",
         compression.argument(toolchain),
-        f"--lock-wait-timeout={_LOCK_WAIT_MS}",
+        f"--encoding={encoding}",
+        f"--lock-wait-timeout={lock_wait * 1000:.0f}",
         "--no-password",
         "--no-sync",  # a spool; the store makes its copy durable
         *exclude,
@@ -89,7 +96,7 @@ def dump_database(
             written(sum(entry.stat().st_size for entry in folder.iterdir()))
 
     finished = run(argv, environment=environment, tick=tick)
-    _explain(finished)
+    explain(finished, lock_wait=lock_wait)
     return finished
 
 
@@ -107,11 +114,12 @@ def dump_globals(
     if not passwords:
         argv.append("--no-role-passwords")
     finished = run(argv, environment=environment)
-    _explain(finished)
+    explain(finished)
     path.chmod(0o600)
 
 
-def _explain(finished: Finished) -> None:
+def explain(finished: Finished, *, lock_wait: float = LOCK_WAIT_SECONDS) -> None:
+    """Raise the ProgramError that says why pg_dump or pg_dumpall failed; nothing when it did not."""
     if finished.status == 0:
         return
     words = "\n".join(finished.stderr)
@@ -122,11 +130,7 @@ def _explain(finished: Finished) -> None:
             "`gs-backup toolchain add MAJOR` fetches programs of the server's major.",
         )
     if "could not obtain lock" in words or "lock timeout" in words:
-        raise ProgramError(
-            "LOCK_TIMEOUT",
-            f"{finished.program} waited {_LOCK_WAIT_MS // 1000} s for a table that another session holds locked.",
-            "Look in pg_locks for an ACCESS EXCLUSIVE lock (a migration, VACUUM FULL), and run the backup again.",
-        )
+        raise ProgramError("LOCK_TIMEOUT", lock_timeout_message(lock_wait), LOCK_TIMEOUT_HINT)
     if "No space left on device" in words:
         raise ProgramError(
             "NO_SPACE", f"{finished.program} filled the spool's disk.", "Free space, or set TMPDIR to a larger disk."

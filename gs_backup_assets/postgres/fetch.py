@@ -140,7 +140,11 @@ def _install(wheel: Path, kept: Toolchain, aside: Path) -> None:
     home = kept.bin.parent
     if home.exists():  # a broken one
         shutil.rmtree(home)
-    tree.rename(home)
+    try:
+        tree.rename(home)
+    except OSError:
+        if _complaint(kept) is not None:  # else another process was first
+            raise
 
 
 def _unpack(wheel: Path, folder: Path) -> Path:

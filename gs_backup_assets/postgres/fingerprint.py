@@ -65,10 +65,11 @@ class SequencePrint(_Record):
 
 
 class LargeObjectsPrint(_Record):
-    """Number of large objects, and the sum of the hashes of their blocks with oid, position and owner."""
+    """Number of large objects, the sum of the hashes of their blocks with oid and position, and of their owners."""
 
     count: int
     content: str | None
+    owners: str | None
 
 
 class Fingerprint(_Record):
@@ -96,7 +97,7 @@ def take_fingerprint(
     """Read every table of the inventory once, `jobs` at a time, the largest first.
 
     Each worker has a connection of its own that imports `snapshot` (or reads what is there now when None).
-    `advance` is told the bytes of each table read. Sequences are read once; see `sequences_again`.
+    `advance` is told the bytes of each table read, and 0 now and then; what it raises ends the work. Sequences are read once; see `sequences_again`.
     """
     if level is Level.OFF:
         return Fingerprint(level=level)
@@ -125,7 +126,7 @@ def take_fingerprint(
         try:
             large_objects = _print_large_objects(connection, level) if inventory.large_objects_readable else None
             while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done and not _any_failed(futures):
-                pass  # short waits keep the main thread open to signals
+                advance(0)  # may raise, also while a table is locked; short waits keep the thread open to signals
             for future in futures:
                 if future.done():
                     future.result()
@@ -182,7 +183,11 @@ def _print_table(connection: Connection, relation: Relation, level: Level) -> Ta
     # A whole-row reference, so that a column of the same name as the alias cannot take its place. The "C" collation
     # makes the hash independent of the database's default collation.
     content = 'sum(hashtextextended((r.*)::text COLLATE "C", 0))' if level is Level.FULL else "NULL"
-    sql = f"SELECT count(*), {content}::text FROM ONLY {relation.qualified} AS r {relation.condition}"
+    # An extension's condition is written for the table under its own name.
+    source = f"ONLY {relation.qualified}"
+    if relation.condition:
+        source = f"(SELECT * FROM {source} {relation.condition})"
+    sql = f"SELECT count(*), {content}::text FROM {source} AS r"
     rows, digest = query(connection, sql)[0]
     return TablePrint(
         table_schema=relation.schema,
@@ -229,7 +234,7 @@ def _sequence_states(connection: Connection, sequences: Sequence[Relation]) -> l
 # lo_lseek64(..., 2) finds the end (SEEK_END); x'40000' is INV_READ (PostgreSQL manual, "Large Objects").
 _LARGE_OBJECTS = f"""
 SELECT count(DISTINCT o.oid),
-       sum(hashtextextended(o.oid::text || ':' || block || ':' || pg_get_userbyid(o.lomowner) || ':'
+       sum(hashtextextended(o.oid::text || ':' || block || ':'
                             || md5(lo_get(o.oid, block * {_LARGE_OBJECT_BLOCK}, {_LARGE_OBJECT_BLOCK})), 0))::text
 FROM pg_largeobject_metadata o,
      LATERAL (SELECT lo_lseek64(lo_open(o.oid, x'40000'::int), 0, 2) AS size) s,
@@ -237,10 +242,15 @@ FROM pg_largeobject_metadata o,
 """
 
 
+_LARGE_OBJECT_OWNERS = """
+SELECT sum(hashtextextended(oid::text || ':' || pg_get_userbyid(lomowner), 0))::text FROM pg_largeobject_metadata
+"""
+
+
 def _print_large_objects(connection: Connection, level: Level) -> LargeObjectsPrint:
     if level is not Level.FULL:
-        return LargeObjectsPrint(
-            count=query(connection, "SELECT count(*) FROM pg_largeobject_metadata")[0][0], content=None
-        )
+        count = query(connection, "SELECT count(*) FROM pg_largeobject_metadata")[0][0]
+        return LargeObjectsPrint(count=count, content=None, owners=None)
     count, digest = query(connection, _LARGE_OBJECTS)[0]
-    return LargeObjectsPrint(count=count, content=digest or "0")
+    (owners,) = query(connection, _LARGE_OBJECT_OWNERS)[0]
+    return LargeObjectsPrint(count=count, content=digest or "0", owners=owners or "0")

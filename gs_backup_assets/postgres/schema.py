@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from gs_backup_assets.postgres.dump import explain
+from gs_backup_assets.postgres.snapshot import LOCK_WAIT_SECONDS
 from gs_backup_assets.postgres.toolchain import Toolchain
 from gs_backup_assets.system.programs import run
 
@@ -50,14 +52,19 @@ def read_schema(
     *,
     snapshot: str | None = None,
     exclude: Sequence[str] = (),
+    lock_wait: float = LOCK_WAIT_SECONDS,
     revalidated: Collection[str] = (),
 ) -> tuple[SchemaObject, ...]:
-    """Run `pg_dump --schema-only` and split its output into objects. Tablespaces are left out: they belong to a machine."""
+    """Run `pg_dump --schema-only` and split its output into objects. Tablespaces are left out: they belong to a machine.
+
+    Raises ProgramError like `dump.dump_database`, since it takes the same locks.
+    """
     argv = [str(toolchain.program("pg_dump")), "--schema-only", "--no-tablespaces", "--no-password", *exclude]
+    argv.append(f"--lock-wait-timeout={lock_wait * 1000:.0f}")
     if snapshot is not None:
         argv.append(f"--snapshot={snapshot}")
     finished = run(argv, environment=environment, capture_stdout=True)
-    finished.require_success("`gs-backup doctor` checks what the backup role may read.")
+    explain(finished, lock_wait=lock_wait)
     return split_schema(finished.stdout, revalidated=revalidated)
 
 

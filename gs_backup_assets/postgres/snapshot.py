@@ -11,8 +11,16 @@ from gs_backup_assets.errors import SourceError
 from gs_backup_assets.postgres.connection import Connection, ServerFacts, Target, connect, query, server_facts
 from gs_backup_assets.postgres.inventory import Inventory, take_inventory
 
+LOCK_WAIT_SECONDS = 120.0
+LOCK_TIMEOUT_HINT = "Look in pg_locks for an ACCESS EXCLUSIVE lock (a migration, VACUUM FULL), and run the backup again."
+
 # The same for every version of this software: two backups of one database at once would compete for its disks.
 _ADVISORY_LOCK = 0x6773_6261_636B_7570  # "gsbackup"
+
+
+def lock_timeout_message(seconds: float) -> str:
+    """What to say when a table could not be locked in time."""
+    return f"A table stayed locked by another session for {seconds:.0f} s."
 
 
 @dataclass(frozen=True)
@@ -27,13 +35,17 @@ class Snapshot:
 
 
 @contextmanager
-def exported_snapshot(target: Target) -> Iterator[Snapshot]:
+def exported_snapshot(target: Target, *, lock_wait: float = LOCK_WAIT_SECONDS) -> Iterator[Snapshot]:
     """Hold a REPEATABLE READ, READ ONLY transaction open and export its snapshot.
 
     Raises SourceError: `BACKUP_RUNNING` when another backup of the same database holds the lock (it is freed when
-    that backup's connection ends, however it ends), `POOLER_IN_THE_WAY` when the connection does not keep its session.
+    that backup's connection ends, however it ends), `POOLER_IN_THE_WAY` when the connection does not keep its session,
+    `LOCK_TIMEOUT` when a table stays locked for `lock_wait` seconds: to ask for its size takes a lock.
     """
-    with connect(target, application="gs_backup snapshot") as connection:
+    import psycopg2
+
+    limit = {"lock_timeout": f"{lock_wait * 1000:.0f}"}
+    with connect(target, application="gs_backup snapshot", settings=limit) as connection:
         if not query(connection, "SELECT pg_try_advisory_lock(%s)", (_ADVISORY_LOCK,))[0][0]:
             raise SourceError(
                 "BACKUP_RUNNING",
@@ -51,4 +63,8 @@ def exported_snapshot(target: Target) -> Iterator[Snapshot]:
                 "The connection changes its server process between statements: a pooler stands in between.",
                 "Use the database's direct address, not the pooler's.",
             )
-        yield Snapshot(connection, name, taken_at, facts, take_inventory(connection))
+        try:
+            inventory = take_inventory(connection)
+        except psycopg2.errors.LockNotAvailable:
+            raise SourceError("LOCK_TIMEOUT", lock_timeout_message(lock_wait), LOCK_TIMEOUT_HINT) from None
+        yield Snapshot(connection, name, taken_at, facts, inventory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -161,13 +162,13 @@ def discover() -> tuple[Toolchain, ...]:
     found: dict[Path, Toolchain] = {}
     for origin, folder in _places():
         probe = next(
-            (folder / name for name in ("pg_dump", "postgres", "pg_restore") if (folder / name).is_file()), None
+            (folder / name for name in ("pg_dump", "postgres", "pg_restore") if os.path.isfile(folder / name)), None
         )
         if probe is None:
             continue
         # Distributions put wrappers and links on the PATH; the folder that holds the real program is the toolchain.
         real = probe.resolve().parent if origin == "path" else folder.resolve()
-        if real in found or not (real / probe.name).is_file():
+        if real in found or not os.path.isfile(real / probe.name):
             continue
         release = _release_of(real / probe.name)
         if release is not None:
@@ -192,7 +193,7 @@ def _places() -> Iterator[tuple[str, Path]]:
         for folder in sorted(Path("/").glob(pattern.lstrip("/"))):
             yield "system", folder
     for part in os.get_exec_path():
-        if (Path(part) / "pg_dump").is_file():
+        if os.path.isfile(Path(part) / "pg_dump"):  # unlike Path.is_file, no error in a folder closed to us
             yield "path", Path(part)
     for folder in sorted(cache_folder().glob("*/bin")):
         yield "cache", folder
@@ -240,7 +241,7 @@ def choose(server: Release, candidates: Iterable[Toolchain] | None = None, *, ne
     raise ProgramError(
         "PROGRAMS_OLDER_THAN_SERVER",
         f"The server is PostgreSQL {server}; the programs found here are of older releases ({names}). A newer major "
-        "that was released before the server's minor can write dumps that no server accepts.",
+        "that was released before the server's minor can write dumps that other servers refuse.",
         advice,
     )
 
@@ -270,7 +271,11 @@ def reachable(toolchain: Toolchain, account: Account) -> Toolchain:
     status = toolchain.program("postgres").stat()
     identity = f"{toolchain.bin}:{status.st_size}:{status.st_mtime_ns}".encode()
     stamp = f"{toolchain.release}-{hashlib.sha256(identity).hexdigest()[:12]}"
-    home = open_cache("readable") / stamp
+    cache = open_cache("readable")
+    if not account.can_traverse(cache):
+        words = f"the account {account.name}, which servers run as, cannot enter it"
+        raise cache_unusable(cache, PermissionError(errno.EACCES, words))
+    home = cache / stamp
     if not home.is_dir():
         aside = home.with_name(f"{stamp}.{secrets.token_hex(4)}")
         try:

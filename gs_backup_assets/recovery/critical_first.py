@@ -80,5 +80,3 @@ def _plain(qualified: str) -> str:
     """`public."Lesson"` and `"public"."Lesson"` name the same table."""
     parts = re.findall(r'"((?:[^"]|"")*)"|([\w$]+)', qualified)
     return ".".join(quoted.replace('""', '"') or bare for quoted, bare in parts)
-
-

@@ -7,7 +7,7 @@ import re
 import socket
 
 from gs_backup_assets.errors import SourceError
-from gs_backup_assets.postgres.connection import Connection, Target, query
+from gs_backup_assets.postgres.connection import Connection, Target, connect, query
 from gs_backup_assets.recovery.diagnosis import Diagnosis, failed, not_verified, passed
 
 _REACH_SECONDS = 5.0
@@ -152,25 +152,33 @@ def _is_local(target: Target, connection: Connection) -> bool:
 def pooler(target: Target, connection: Connection) -> Diagnosis:
     """Whether the session keeps its server process: exported snapshots and advisory locks live in one.
 
-    A proxy shows where the process that the handshake names is not the one that answers.
+    A proxy shows where the process that the handshake names is not the one that answers. Whether it pools by
+    transaction shows when another session takes a process and keeps it.
     """
     advice = "Use the database's direct address (with Prisma the one in DIRECT_URL), not the pooler's."
-    answering = {query(connection, "SELECT pg_backend_pid()")[0][0] for _ in range(12)}
     port = target.parameters.get("port", _DEFAULT_PORT)
     signs = [f"port {port} is a pooler's by custom"] if port in _POOLER_PORTS else []
     if target.pooled:
         signs.append("the URL says pgbouncer=true")
-    if len(answering) > 1:
-        summary = f"{len(answering)} server processes answered one session: a transaction pooler stands in between."
-        return failed("pooler", summary, signs, advice)
-    if connection.info.backend_pid in answering:
+    answering = _answering(connection)
+    if connection.info.backend_pid in answering and len(answering) == 1:
         return passed("pooler", "The session is direct: no pooler stands in between.", signs)
+    with connect(target, application="gs_backup doctor", autocommit=False) as second:
+        query(second, "SELECT 1")
+        answering |= _answering(connection)
+    if len(answering) > 1:
+        summary = "More than one server process answered one session: a transaction pooler stands in between."
+        return failed("pooler", summary, signs, advice)
     if signs:
-        summary = "A pooler stands in between, and by the looks of it one that shares sessions between clients."
+        summary = "A pooler stands in between, and by the looks of it one that shares processes between sessions."
         return failed("pooler", summary, signs, advice)
     return passed(
         "pooler",
-        "A proxy stands in between; it kept the session, as a backup needs.",
-        ["Should it pool by transaction, a backup can fail half-way."],
+        "A proxy stands in between; it kept the session's process, as a backup needs.",
+        ["should it ever pool by transaction, a backup can fail half-way"],
         "A direct address is the safer one.",
     )
+
+
+def _answering(connection: Connection) -> set[int]:
+    return {query(connection, "SELECT pg_backend_pid()")[0][0] for _ in range(8)}

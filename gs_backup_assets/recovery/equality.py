@@ -15,10 +15,14 @@ _BROKE = "The backup does not hold what the source held: use another one, and ke
 _MOST_FINDINGS = 50
 
 
-def _result(name: str, findings: Sequence[Finding], passed: str, failed: str, metrics: dict[str, float | int]) -> CheckResult:
+def _result(
+    name: str, findings: Sequence[Finding], passed: str, failed: str, metrics: dict[str, float | int]
+) -> CheckResult:
     status = Status.FAILED if findings else Status.PASSED
     shown = tuple(findings[:_MOST_FINDINGS])
-    return CheckResult(name=name, status=status, summary=failed if findings else passed, findings=shown, metrics=metrics)
+    return CheckResult(
+        name=name, status=status, summary=failed if findings else passed, findings=shown, metrics=metrics
+    )
 
 
 def not_verified(name: str, reason: str, *, code: str = "NOT_RUN", hint: str = "") -> CheckResult:
@@ -41,7 +45,9 @@ def everything_included(omissions: Sequence[Omission]) -> CheckResult:
             metrics=metrics,
         )
     hint = "`gs-backup doctor` prints the GRANTs that the backup role needs."
-    findings = tuple(Finding(code="OMITTED", message=f"{o.name}: {o.reason}.", hint=hint) for o in lost[:_MOST_FINDINGS])
+    findings = tuple(
+        Finding(code="OMITTED", message=f"{o.name}: {o.reason}.", hint=hint) for o in lost[:_MOST_FINDINGS]
+    )
     return CheckResult(
         name="everything_included",
         status=Status.NOT_VERIFIED,
@@ -81,7 +87,9 @@ def rows_equal(source: Fingerprint, tables: Sequence[TableOutcome]) -> CheckResu
         if table.restored_rows is None:
             findings.append(Finding(code="TABLE_MISSING", message=f"{table.name} was not restored.", hint=_BROKE))
         elif table.source_rows is None:
-            findings.append(Finding(code="TABLE_UNEXPECTED", message=f"{table.name} was not in the source.", hint=_BROKE))
+            findings.append(
+                Finding(code="TABLE_UNEXPECTED", message=f"{table.name} was not in the source.", hint=_BROKE)
+            )
         elif table.source_rows != table.restored_rows:
             message = f"{table.name}: {table.source_rows} rows in the source, {table.restored_rows} restored."
             findings.append(Finding(code="ROWS_DIFFER", message=message, hint=_BROKE))
@@ -105,7 +113,10 @@ def contents_equal(source: Fingerprint, restored: Fingerprint, tables: Sequence[
             hint="Set logical.fingerprint to full.",
         )
     differing = [t for t in tables if t.contents_equal is not True]
-    findings = [Finding(code="CONTENTS_DIFFER", message=f"{t.name} does not hold the source's rows.", hint=_BROKE) for t in differing]
+    findings = [
+        Finding(code="CONTENTS_DIFFER", message=f"{t.name} does not hold the source's rows.", hint=_BROKE)
+        for t in differing
+    ]
     if source.large_objects is not None and source.large_objects != restored.large_objects:
         count = restored.large_objects.count if restored.large_objects else 0
         message = f"Large objects: {source.large_objects.count} in the source, {count} restored, or other contents."
@@ -136,7 +147,9 @@ def sequences_equal(source: Fingerprint, restored: Fingerprint) -> CheckResult:
                 f" {_show(sequence.before)} to {_show(sequence.after)}."
             )
             findings.append(Finding(code="SEQUENCE_DIFFERS", message=message, hint=_BROKE))
-    findings += [Finding(code="SEQUENCE_UNEXPECTED", message=f"{name} was not in the source.", hint=_BROKE) for name in theirs]
+    findings += [
+        Finding(code="SEQUENCE_UNEXPECTED", message=f"{name} was not in the source.", hint=_BROKE) for name in theirs
+    ]
     return _result(
         "sequences_equal",
         findings,

@@ -181,10 +181,15 @@ def restore_clean(restored: Restored, contents: CheckResult) -> CheckResult:
     key was broken there. Then it counts for `foreign_keys_hold`, not here. Errors that only show that this server
     lacks something leave the check open; any other error fails it.
     """
-    excused = {e.entry for e in restored.errors if e.entry in restored.not_valid} if contents.status is Status.PASSED else set()
+    excused = (
+        {e.entry for e in restored.errors if e.entry in restored.not_valid}
+        if contents.status is Status.PASSED
+        else set()
+    )
     metrics: dict[str, float | int] = {"restore_errors": len(restored.errors)}
     findings = tuple(
-        Finding(code=e.code, message=f"{e.entry}: {e.message}", hint=_restore_hint(e.code)) for e in restored.errors[:50]
+        Finding(code=e.code, message=f"{e.entry}: {e.message}", hint=_restore_hint(e.code))
+        for e in restored.errors[:50]
     )
     serious = [e for e in restored.errors if e.entry not in excused]
     if not serious:
@@ -208,7 +213,9 @@ def _restore_hint(code: str) -> str:
     }.get(code, "Keep this backup for analysis and use another one.")
 
 
-def _schema_equal(manifest: Manifest, restored: Restored, server: RestoreServer, environment: dict[str, str]) -> CheckResult:
+def _schema_equal(
+    manifest: Manifest, restored: Restored, server: RestoreServer, environment: dict[str, str]
+) -> CheckResult:
     refused: tuple[str, ...] = ()
     with connect(server.admin) as connection:
         refused = apply_settings(
@@ -229,11 +236,18 @@ def _amcheck_clean(server: RestoreServer, environment: dict[str, str], database:
         damage = run_amcheck(server.toolchain, environment, database, jobs=jobs)
     except ProgramError as error:
         return not_verified("amcheck_clean", error.message, code="AMCHECK_NOT_RUN", hint=error.hint)
-    findings = tuple(Finding(code="CORRUPTION", message=line, hint="The restored database is damaged inside.") for line in damage[:20])
+    findings = tuple(
+        Finding(code="CORRUPTION", message=line, hint="The restored database is damaged inside.")
+        for line in damage[:20]
+    )
     status = Status.FAILED if damage else Status.PASSED
     summary = f"{len(damage)} reports of damage" if damage else "heaps and indexes are sound"
     return CheckResult(
-        name="amcheck_clean", status=status, summary=summary, findings=findings, metrics={"amcheck_reports": len(damage)}
+        name="amcheck_clean",
+        status=status,
+        summary=summary,
+        findings=findings,
+        metrics={"amcheck_reports": len(damage)},
     )
 
 
@@ -323,7 +337,11 @@ def rto_met(seconds: float | None, target: float | None) -> CheckResult:
         )
     met = seconds <= target
     summary = f"usable after {seconds:.1f} s, the target is {target:.0f} s"
-    findings = () if met else (Finding(code="RTO_EXCEEDED", message=summary, hint="Give the restore more jobs or faster disks."),)
+    findings = (
+        ()
+        if met
+        else (Finding(code="RTO_EXCEEDED", message=summary, hint="Give the restore more jobs or faster disks."),)
+    )
     return CheckResult(
         name="rto_met",
         status=Status.PASSED if met else Status.FAILED,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -10,16 +12,16 @@ from pydantic import BaseModel, ConfigDict
 
 from gs_backup_assets.catalogue.catalogue import Entry
 from gs_backup_assets.catalogue.manifest import Manifest
-from gs_backup_assets.catalogue.objectives import CRITICAL_CLASS, tables_of
+from gs_backup_assets.catalogue.objectives import CRITICAL_CLASS, class_of
 from gs_backup_assets.catalogue.verdict import CheckResult, Status, Verdict, verdict_of
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError, ProofFailed, SourceError
 from gs_backup_assets.postgres.cluster import drop_database
-from gs_backup_assets.postgres.connection import Connection, Target, connect, query, server_facts
-from gs_backup_assets.postgres.inventory import quote
+from gs_backup_assets.postgres.connection import Target, connect, query, server_facts
 from gs_backup_assets.postgres.release import Release
 from gs_backup_assets.postgres.toolchain import choose
 from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.naming import exchange, half_restored, name_beside, rename, take_after, working_name
 from gs_backup_assets.recovery.prove import compare_restored
 from gs_backup_assets.recovery.restoring import restore_fetched
 from gs_backup_assets.recovery.servers import RestoreServer
@@ -34,7 +36,8 @@ _MAINTENANCE_DATABASES = ("postgres", "template1")
 class RestoreOutcome(BaseModel):
     """What a restore came to. Seconds count from the start of the command; `core_seconds` with critical tables first.
 
-    `database` is where the data is now, `replaced` the name under which the old database was kept.
+    `database` is where the data is now, `replaced` the name under which the old database was kept. `half_restored` are
+    databases of earlier restores that were killed, or of one that is at work at the same time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +45,7 @@ class RestoreOutcome(BaseModel):
     backup_id: str
     database: str
     replaced: str | None
+    half_restored: tuple[str, ...] = ()
     verdict: Verdict
     checks: tuple[CheckResult, ...]
     owners: bool
@@ -62,20 +66,25 @@ def restore_backup(
 ) -> RestoreOutcome:
     """Restore a backup into the database that `into` names, and compare it with the manifest.
 
-    Raises ConfigError: `DATABASE_EXISTS` (unless `replace`), `SERVER_TOO_OLD`; ProofFailed (`BYTES_DIFFER`); SourceError,
-    ProgramError, StoreError. A database that does not come out equal is kept for inspection, and nothing is replaced.
+    The work is done under another name. Only what was compared gets the wanted name, in one step: a restore that is
+    killed at any moment leaves nothing under it. A database that does not come out equal is kept for inspection as
+    `<name>_restored_<time>`; `replace` exchanges names for a PROVEN one only. An interrupted restore drops what it made.
+
+    Raises ConfigError: `DATABASE_EXISTS` (unless `replace`), `SERVER_TOO_OLD`, `NO_CRITICAL_TABLES`; ProofFailed
+    (`MANIFEST_DAMAGED`, or what the stored bytes show); SourceError, ProgramError, StoreError.
     """
     started = time.monotonic()
-    server, exists = _server(into, entry.require_manifest())
+    manifest = _sound_manifest(entry)
+    server, exists = _server(into, manifest)
     if exists and not replace:
         raise ConfigError(
             "DATABASE_EXISTS",
             f"The database {into.database} exists already.",
             "Name a new one, or use --replace: it restores beside, proves, and then swaps the names.",
         )
-    manifest = entry.require_manifest()
+    critical = _critical(settings, manifest) if critical_first else ()
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    name = f"{into.database}_restored_{stamp}" if exists else into.database
+    working = working_name(into.database, stamp, secrets.token_hex(3))
     jobs = jobs_of(settings.verification.jobs)
     core: float | None = None
 
@@ -83,6 +92,8 @@ def restore_backup(
         nonlocal core
         core = time.monotonic() - started
 
+    with connect(server.admin) as connection:
+        others = half_restored(connection, into.database)
     with workspace("spool") as spool:
         _fetch(store, entry, spool, progress)
         try:
@@ -90,29 +101,26 @@ def restore_backup(
                 server,
                 manifest,
                 spool,
-                name,
+                working,
                 jobs=jobs,
                 progress=progress,
-                critical=_critical(settings, manifest) if critical_first else (),
+                critical=critical,
                 core_done=core_done,
             )
             full = time.monotonic() - started
             checks = compare_restored(manifest, restored, server, spool, jobs=jobs, progress=progress).checks
         except BaseException:
-            with connect(server.admin) as connection:
-                drop_database(connection, name)
+            with suppress(SourceError), connect(server.admin) as connection:
+                drop_database(connection, working)
             raise
     verdict = verdict_of(checks)
-    replaced = None
-    if exists and verdict is Verdict.PROVEN:
-        replaced = f"{into.database}_replaced_{stamp}"
-        with progress.stage("swap"), connect(server.admin) as connection:
-            _swap(connection, into.database, name, replaced)
-        name = into.database
+    with progress.stage("name"):
+        name, replaced = _give_name(server, working, into.database, stamp, verdict, exists=exists)
     return RestoreOutcome(
         backup_id=entry.id,
         database=name,
         replaced=replaced,
+        half_restored=others,
         verdict=verdict,
         checks=checks,
         owners=server.owners,
@@ -122,9 +130,38 @@ def restore_backup(
     )
 
 
+def _sound_manifest(entry: Entry) -> Manifest:
+    if entry.manifest is None:
+        raise ProofFailed(
+            "MANIFEST_DAMAGED",
+            entry.damage or "The manifest cannot be read.",
+            "Use another backup: `gs-backup list` shows which are proven.",
+        )
+    return entry.manifest
+
+
+def _give_name(
+    server: RestoreServer, working: str, wanted: str, stamp: str, verdict: Verdict, *, exists: bool
+) -> tuple[str, str | None]:
+    """The name that the data is under now, and the one under which the old database is kept."""
+    finished = name_beside(wanted, f"restored_{stamp}")
+    with connect(server.admin) as connection:
+        if not exists and verdict is not Verdict.FAILED:
+            rename(connection, working, wanted)
+            return wanted, None
+        rename(connection, working, finished)
+        if not exists or verdict is not Verdict.PROVEN:
+            return finished, None
+        kept_as = name_beside(wanted, f"replaced_{stamp}")
+        if server.owners:
+            take_after(connection, finished, wanted)
+        exchange(connection, wanted, finished, kept_as)
+        return wanted, kept_as
+
+
 def _server(into: Target, manifest: Manifest) -> tuple[RestoreServer, bool]:
     admin, connection_error = None, None
-    for name in _MAINTENANCE_DATABASES:
+    for name in (name for name in _MAINTENANCE_DATABASES if name != into.database):
         try:
             with connect(into.with_database(name)) as connection:
                 admin = into.with_database(name)
@@ -133,7 +170,7 @@ def _server(into: Target, manifest: Manifest) -> tuple[RestoreServer, bool]:
                 owners = query(connection, "SELECT current_setting('is_superuser') = 'on'")[0][0]
                 break
         except SourceError as error:
-            connection_error = error
+            connection_error = connection_error or error
     if admin is None:
         assert connection_error is not None
         raise connection_error
@@ -156,43 +193,12 @@ def _fetch(store: Store, entry: Entry, spool: Path, progress: Progress) -> None:
 
 
 def _critical(settings: DatabaseSettings, manifest: Manifest) -> tuple[str, ...]:
-    tables = {table.name: table.qualified for table in manifest.fingerprint.tables}
-    names = tables_of(CRITICAL_CLASS, tuple(tables), settings.class_tables())
-    if not names:
+    classes = settings.class_tables()
+    tables = tuple(t.qualified for t in manifest.fingerprint.tables if class_of(t.name, classes) == CRITICAL_CLASS)
+    if not tables:
         raise ConfigError(
             "NO_CRITICAL_TABLES",
             "No table of this backup is in the data class `critical`.",
             "Name them under data_classes.critical.tables in backup.yaml, or leave out --critical-first.",
         )
-    return tuple(tables[name] for name in names)
-
-
-def _swap(connection: Connection, current: str, restored: str, kept_as: str) -> None:
-    """Exchange the names in one transaction. Sessions of the old database are ended first, new ones kept out."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"ALTER DATABASE {quote(current)} ALLOW_CONNECTIONS false")
-        try:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
-                (current,),
-            )
-            _wait_until_unused(connection, current)
-            cursor.execute("BEGIN")
-            cursor.execute(f"ALTER DATABASE {quote(current)} RENAME TO {quote(kept_as)}")
-            cursor.execute(f"ALTER DATABASE {quote(restored)} RENAME TO {quote(current)}")
-            cursor.execute("COMMIT")
-        except BaseException:
-            cursor.execute("ROLLBACK")
-            cursor.execute(f"ALTER DATABASE {quote(current)} ALLOW_CONNECTIONS true")
-            raise
-        cursor.execute(f"ALTER DATABASE {quote(kept_as)} ALLOW_CONNECTIONS true")
-
-
-def _wait_until_unused(connection: Connection, database: str) -> None:
-    deadline = time.monotonic() + 30
-    while query(connection, "SELECT 1 FROM pg_stat_activity WHERE datname = %s", (database,)):
-        if time.monotonic() > deadline:
-            raise SourceError(
-                "DATABASE_IN_USE", f"Sessions of {database} do not end.", "Stop the application, then run the restore again."
-            )
-        time.sleep(0.1)
+    return tables

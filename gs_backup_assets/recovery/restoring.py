@@ -65,11 +65,17 @@ def restore_fetched(
             errors += restore(sections=["post-data"], use_list=split.write(split.other_rest, fetched / "list"))
         else:
             errors += restore(sections=SECTIONS)
+        errors = [error for error in errors if not _only_too_new(error, server)]
         with connect(target) as connection:
             not_valid = add_not_valid(connection, errors)
     with progress.stage("analyze"):
         analyze(target)
     return Restored(target, tuple(errors), not_valid)
+
+
+def _only_too_new(error: RestoreError, server: RestoreServer) -> bool:
+    """Whether newer programs only tried to switch off a timeout that an older server does not have."""
+    return server.release.major < server.toolchain.release.major and error.command == "SET transaction_timeout = 0;"
 
 
 def analyze(target: Target, tables: Sequence[str] = ()) -> None:

@@ -83,7 +83,9 @@ def what_lacks(server: RestoreServer, manifest: Manifest) -> NotVerifiable | Non
     with connect(server.admin) as connection:
         missing = missing_extensions(connection, manifest.source.extensions)
         if missing:
-            return NotVerifiable("EXTENSION_MISSING", f"The {server.label} has no extension {', '.join(missing)}.", advice)
+            return NotVerifiable(
+                "EXTENSION_MISSING", f"The {server.label} has no extension {', '.join(missing)}.", advice
+            )
         probe = f"gs_backup_probe_{manifest.id.lower()}"
         try:
             create_restored(server, probe, manifest)

@@ -25,7 +25,9 @@ def check_stored_bytes(store: Store, entry: Entry, stage: Stage, *, fetch_into: 
     read raises StoreError; a damaged backup is a FAILED result.
     """
     if entry.manifest is None:
-        finding = Finding(code="MANIFEST_DAMAGED", message=entry.damage or "The manifest cannot be read.", hint=_ANOTHER)
+        finding = Finding(
+            code="MANIFEST_DAMAGED", message=entry.damage or "The manifest cannot be read.", hint=_ANOTHER
+        )
         return CheckResult(name=CHECK, status=Status.FAILED, summary="the manifest is damaged", findings=(finding,))
     manifest = entry.manifest
     findings = [*_unexpected(store, manifest), *_sums_differ(store, entry)]
@@ -106,5 +108,3 @@ def _check_file(
             return finding("FILE_SWAPPED", f"it has the contents of {other}.")
         return finding("FILE_DIFFERS", "its SHA-256 is not the one in the manifest.")
     return None
-
-

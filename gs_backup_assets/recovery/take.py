@@ -189,7 +189,9 @@ def _fingerprint(
                 raise _Cancelled
             stage.advance(size, total)
 
-        return take_fingerprint(target, snapshot.inventory, level=level, jobs=1, snapshot=snapshot.name, advance=advance)
+        return take_fingerprint(
+            target, snapshot.inventory, level=level, jobs=1, snapshot=snapshot.name, advance=advance
+        )
 
 
 def _failed(future: Future[Any]) -> bool:
@@ -200,7 +202,9 @@ def _compression(settings: DatabaseSettings, toolchain: Toolchain, warnings: lis
     wanted = Compression.parse(settings.logical.compression)
     if wanted.supported_by(toolchain):
         return wanted
-    warnings.append(f"{wanted} is not known to pg_dump {toolchain.release}: {FALLBACK_COMPRESSION} is used, which is slower and larger.")
+    warnings.append(
+        f"{wanted} is not known to pg_dump {toolchain.release}: {FALLBACK_COMPRESSION} is used, which is slower and larger."
+    )
     return FALLBACK_COMPRESSION
 
 
@@ -209,7 +213,9 @@ def _store_files(draft: Manifest, spool: Path, store: Store, progress: Progress)
     paths = sorted(path for path in (spool / GLOBALS_FILE, *(spool / DUMP_FOLDER).iterdir()))
     total = sum(path.stat().st_size for path in paths)
     if store.exists(f"{draft.folder}/{manifests.NAME}"):
-        raise StoreError("OBJECT_EXISTS", f"{draft.folder} is already there.", "Run the backup again: ids name seconds.")
+        raise StoreError(
+            "OBJECT_EXISTS", f"{draft.folder} is already there.", "Run the backup again: ids name seconds."
+        )
     try:
         files = []
         with progress.stage("store") as stage:
@@ -218,7 +224,11 @@ def _store_files(draft: Manifest, spool: Path, store: Store, progress: Progress)
                 stored = store.put_file(path, f"{draft.folder}/{relative}", advance=lambda n: stage.advance(n, total))
                 files.append(StoredFile(path=relative, size=stored.size, sha256=stored.sha256))
         manifest = draft.model_copy(
-            update={"files": tuple(files), "finished_at": datetime.now(timezone.utc), "stage_seconds": dict(progress.seconds)}
+            update={
+                "files": tuple(files),
+                "finished_at": datetime.now(timezone.utc),
+                "stage_seconds": dict(progress.seconds),
+            }
         )
         store.put_bytes(manifests.encode(manifest), f"{manifest.folder}/{manifests.NAME}")
     except BaseException:

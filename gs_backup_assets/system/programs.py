@@ -17,7 +17,9 @@ from gs_backup_assets.errors import ProgramError
 from gs_backup_assets.system.account import Account, current_account
 from gs_backup_assets.system.guardian import guardian
 
-_STDERR_LINES = 400
+# Enough for every error of a restore with thousands of them, and bounded for a program that never stops talking.
+_STDERR_LINES = 10_000
+_LINE_BYTES = 64 * 1024
 _POLL_SECONDS = 0.05
 
 
@@ -41,7 +43,7 @@ class Finished:
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A small, fixed environment: C messages (they are classified), and none of the caller's PG* variables or secrets."""
+    """A small, fixed environment: C messages, as they are classified, and no PG* variable or secret of the caller."""
     keep = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "KRB5CCNAME")
     kept = {name: os.environ[name] for name in keep if name in os.environ}
     return {**kept, "LC_ALL": "C", "LANG": "C", "PGCLIENTENCODING": "UTF8", **(extra or {})}
@@ -79,18 +81,29 @@ class Program:
         drop = {}
         if self._account is not None and self._account != current_account():
             drop = {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
-        with open(self._stdin or os.devnull, "rb") as stdin:
-            self._process = subprocess.Popen(
-                self._argv,
-                stdin=stdin,
-                stdout=subprocess.PIPE if self._capture_stdout else subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=self._environment,
-                start_new_session=True,
-                cwd=self._cwd or "/",
-                **drop,  # type: ignore[call-overload]
-            )
-        guardian.watch_group(self._process.pid)
+        try:
+            with open(self._stdin or os.devnull, "rb") as stdin:
+                self._process = subprocess.Popen(
+                    self._argv,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE if self._capture_stdout else subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=self._environment,
+                    start_new_session=True,
+                    cwd=self._cwd or "/",
+                    **drop,  # type: ignore[call-overload]
+                )
+        except OSError as error:
+            raise ProgramError(
+                "PROGRAM_UNUSABLE",
+                f"{self.name} cannot be started: {error.strerror or error}.",
+                f"Check that {self._argv[0]} is there and may be run by this account.",
+            ) from error
+        try:
+            guardian.watch_group(self._process.pid)
+        except BaseException:
+            self._end(signal.SIGKILL, patience=2.0)
+            raise
         self._readers = [threading.Thread(target=self._read_stderr, daemon=True)]
         if self._capture_stdout:
             self._readers.append(threading.Thread(target=self._read_stdout, daemon=True))
@@ -101,12 +114,15 @@ class Program:
     def __exit__(self, *_: object) -> None:
         try:
             self.stop()
+        except BaseException:  # interrupted once more: no more patience
+            self._end(signal.SIGKILL, patience=2.0)
+            raise
         finally:
             guardian.forget_group(self._process.pid)
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return int(self._process.pid)
 
     @property
     def running(self) -> bool:
@@ -117,7 +133,7 @@ class Program:
         return tuple(self._lines)
 
     def wait(self, *, tick: Callable[[], None] | None = None, timeout: float | None = None) -> Finished:
-        """Wait for the end; `tick` is called often, for progress. After `timeout` seconds: ProgramError (`PROGRAM_TIMEOUT`)."""
+        """Wait for the end; `tick` is called often. After `timeout` seconds: ProgramError (`PROGRAM_TIMEOUT`)."""
         while True:
             with suppress(subprocess.TimeoutExpired):
                 status = self._process.wait(_POLL_SECONDS)
@@ -137,30 +153,33 @@ class Program:
 
     def stop(self, patience: float = 15.0) -> None:
         """End the process group: first kindly, then by force. Safe to call on a group that has ended."""
-        group = self._process.pid
         for number in (self._stop_signal, signal.SIGKILL):
-            if self._process.poll() is not None and not _group_alive(group):
-                break
-            with suppress(ProcessLookupError):
-                os.killpg(group, number)
-            deadline = time.monotonic() + patience
-            while time.monotonic() < deadline and (self._process.poll() is None or _group_alive(group)):
-                time.sleep(0.01)
+            if self._alive():
+                self._end(number, patience)
         self._process.wait()
         for reader in self._readers:
             reader.join(timeout=2)
 
+    def _alive(self) -> bool:
+        return self._process.poll() is None or group_alive(self._process.pid)
+
+    def _end(self, number: signal.Signals, patience: float) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and self._alive():
+            time.sleep(0.01)
+
     def _read_stderr(self) -> None:
         assert self._process.stderr is not None
         with self._process.stderr as stream:
-            for raw in stream:
+            while raw := stream.readline(_LINE_BYTES):
                 line = raw.decode(errors="replace").rstrip()
                 self._lines.append(line)
                 if self._on_line is not None:
                     self._on_line(line)
 
     def _read_stdout(self) -> None:
-        assert self._process.stdout is not None
         assert self._process.stdout is not None
         with self._process.stdout as stream:
             self._stdout.append(stream.read())
@@ -191,11 +210,25 @@ def run(
         return program.wait(tick=tick, timeout=timeout)
 
 
-def _group_alive(group: int) -> bool:
+def group_alive(group: int) -> bool:
+    """Whether a process of the group still runs. Zombies do not count: PID 1 of a container may never reap them."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    states = _group_states(group)
+    return not states or states != {"Z"}
+
+
+def _group_states(group: int) -> set[str]:
+    """The states of the group's processes as /proc tells them; empty where there is no /proc."""
+    states = set()
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # pid (name) state ppid pgrp ...; the name may hold spaces and brackets
+            state, _, its_group = entry.read_text(errors="replace").rpartition(") ")[2].split()[:3]
+            if int(its_group) == group:
+                states.add(state)
+    return states

@@ -6,11 +6,12 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.vault.pipeline import copy_stream
@@ -39,7 +40,7 @@ class LocalStore:
     def open(self, key: str) -> BinaryIO:
         path = self._path(key)
         try:
-            stream = open(path, "rb")
+            stream = BufferedReader(_Reader(path, self._unavailable))
         except FileNotFoundError:
             raise StoreError(
                 "OBJECT_MISSING",
@@ -53,33 +54,61 @@ class LocalStore:
         return stream
 
     def exists(self, key: str) -> bool:
-        return self._path(key).is_file()
+        try:
+            path = self._path(key)
+        except StoreError:  # a link is no object, as for `keys` and `folders`
+            return False
+        try:
+            return stat.S_ISREG(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise self._unavailable(error) from error
 
     def folders(self, prefix: str) -> list[str]:
         try:
             with os.scandir(self._path(prefix)) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir())
+                return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         except FileNotFoundError:
             return []
         except OSError as error:
             raise self._unavailable(error) from error
 
     def keys(self, prefix: str) -> Iterator[str]:
-        found = (path for path in self._path(prefix).rglob("*") if path.is_file() and _ASIDE not in path.name)
-        yield from sorted(path.relative_to(self.root).as_posix() for path in found)
+        yield from sorted(path.relative_to(self.root).as_posix() for path in self._files(self._path(prefix)))
 
     def delete_tree(self, prefix: str) -> None:
         folder = self._path(prefix)
-        with suppress(FileNotFoundError):
-            (folder / _MANIFEST).unlink()
-            _sync_folder(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with suppress(FileNotFoundError):
+                (folder / _MANIFEST).unlink()
+                _sync_folder(folder)
+            with suppress(FileNotFoundError):
+                shutil.rmtree(folder)
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def _files(self, folder: Path) -> Iterator[Path]:
+        """Regular files below a folder. What cannot be read is an error: a listing that leaves things out would lie."""
+
+        def refuse(error: OSError) -> None:
+            if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                raise self._unavailable(error) from error
+
+        for parent, _, names in os.walk(folder, onerror=refuse):
+            for path in (Path(parent, name) for name in names if not name.startswith(_ASIDE)):
+                if not path.is_symlink():
+                    yield path
 
     def _path(self, key: str) -> Path:
+        """The key's file. A key never leads out of the store: not by `..`, not by a root, and not over a link."""
         path = self.root / key
-        if ".." in Path(key).parts or Path(key).is_absolute():
+        plain = "\0" not in key and ".." not in Path(key).parts and not Path(key).is_absolute()
+        if not plain or os.path.realpath(path) != os.path.join(os.path.realpath(self.root), os.path.normpath(key)):
             raise StoreError(
-                "KEY_INVALID", f"{key!r} leads out of the store.", "A manifest with such a path is not one of ours."
+                "KEY_INVALID",
+                f"{key!r} leads out of the store.",
+                "A manifest with such a path is not one of ours; a link inside the store is not followed.",
             )
         return path
 
@@ -87,7 +116,7 @@ class LocalStore:
         path = self._path(key)
         aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_folders(path.parent)
             try:
                 descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(descriptor, "wb") as sink:
@@ -121,6 +150,39 @@ class LocalStore:
             f"The store {self.describe()} cannot be used: {error.strerror or error}.",
             "Check that the folder is mounted and that this account may write to it.",
         )
+
+
+class _Reader(FileIO):
+    """An object's file, whose disk may fail in the middle of it: that is an error of the store."""
+
+    def __init__(self, path: Path, failure: Callable[[OSError], StoreError]) -> None:
+        super().__init__(path)
+        self._failure = failure
+
+    def readinto(self, buffer: Any) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as error:
+            raise self._failure(error) from error
+
+
+def _make_folders(folder: Path) -> None:
+    """`mkdir -p`, each new folder 0700 and durable in the one above it."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        with suppress(FileExistsError):  # another process was first, or it is a file: then the next step says so
+            new.mkdir(mode=0o700)
+        with suppress(PermissionError):  # above the root there may be a folder that cannot be listed
+            _sync_folder(new.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,0 +1,51 @@
+# One command each; every target makes what it needs, starting with the virtual environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Servers that the tests run against, beside the embedded 17 and, on Debian, the system's 15.
+TEST_MAJORS := 14 15 16 18
+
+.PHONY: demo dev test bench lint types validate screenshots clean
+
+demo: $(VENV)/installed
+	$(BIN)/gs-backup demo $(ARGS)
+
+dev: $(VENV)/installed
+	$(BIN)/gs-backup demo --serve $(ARGS)
+
+test: $(VENV)/installed-dev servers
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks.daily_chain $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+validate: $(VENV)/installed
+	GS_BACKUP_CONFIG=backup.yaml $(BIN)/dagster definitions validate -w workspace.yaml
+
+screenshots: $(VENV)/installed-dev
+	$(BIN)/python docs/make_screenshots.py
+
+.PHONY: servers
+servers: $(VENV)/installed
+	$(BIN)/gs-backup toolchain add --missing $(TEST_MAJORS)
+
+# Byte-compiled while installing: the imports of dagster and great_expectations are several times slower without.
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --quiet --requirement requirements.lock
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --quiet --requirement requirements-dev.lock
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

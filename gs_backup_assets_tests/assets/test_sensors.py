@@ -1,0 +1,192 @@
+"""The sensors against real instances and a real HTTP receiver: told once, told again on recovery, retried if refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+import dagster as dg
+import pytest
+
+from gs_backup_assets.alerts.notify import NotAccepted
+from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.sensors import build_staleness_sensor
+from gs_backup_assets_tests.alerts.receiver import Receiver
+from gs_backup_assets_tests.assets.conftest import ALERTS_VARIABLE, Project
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Receiver() as started:
+        monkeypatch.setenv(ALERTS_VARIABLE, started.url())
+        yield started
+
+
+class Ticker:
+    """Ticks one sensor again and again with its own cursor, as the daemon does."""
+
+    def __init__(self, sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> None:
+        self.sensor = sensor
+        self.instance = instance
+        self.cursor: str | None = None
+
+    def tick(self) -> str:
+        """One tick; the cursor moves only when the tick succeeds. Returns the reason that the tick shows."""
+        with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
+            data = self.sensor.evaluate_tick(context)
+            self.cursor = data.cursor
+            return data.skip_message or ""
+
+
+def sensor(project: Project, name: str) -> dg.SensorDefinition:
+    return project.definitions().get_repository_def().get_sensor_def(name)
+
+
+def test_never_backed_up_is_stale_and_told_once(
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    ticker = Ticker(sensor(project, "studio_stale_backup"), instance)
+    ticker.tick()
+    assert len(receiver.received) == 1
+    assert "no backup" in json.dumps(receiver.received[0])
+    ticker.tick()
+    assert len(receiver.received) == 1, "the same news twice"
+
+
+def test_a_stale_backup_is_told_then_its_recovery(
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    assert project.run(instance).success
+    now = datetime.now(timezone.utc)
+    clock = [now]
+    ticker = Ticker(build_staleness_sensor(project.settings, clock=lambda: clock[0]), instance)
+    assert "nothing is wrong" in ticker.tick() and receiver.received == []
+    clock[0] = now + timedelta(hours=26)
+    ticker.tick()
+    assert len(receiver.received) == 1 and "older than 1 d 1 h" in json.dumps(receiver.received[0])
+    clock[0] = now + timedelta(hours=1)  # what a new backup would bring about: the newest is fresh again
+    ticker.tick()
+    assert len(receiver.received) == 2 and "ecovered" in receiver.titles[1]
+    ticker.tick()
+    assert len(receiver.received) == 2
+
+
+def test_a_backup_without_a_proof_is_a_stale_proof(
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    project.configure(logical="{fingerprint: counts}")  # taken, but it can never be PROVEN
+    project.run(instance)
+    entry = Catalogue(project.catalogue.store, "studio").latest()
+    assert entry is not None
+    Ticker(sensor(project, "studio_stale_backup"), instance).tick()
+    text = json.dumps(receiver.received)
+    assert "no proven backup" in text and "no backup" not in text.replace("no proven backup", "")
+
+
+def test_a_refused_message_is_sent_again(project: Project, instance: dg.DagsterInstance, receiver: Receiver) -> None:
+    ticker = Ticker(sensor(project, "studio_stale_backup"), instance)
+    receiver.behaviour = "refuse"
+    with pytest.raises(Exception) as raised:
+        ticker.tick()
+    assert isinstance(raised.value, NotAccepted) or isinstance(raised.value.__cause__, NotAccepted)
+    assert ticker.cursor is None and receiver.received == []
+    receiver.behaviour = "accept"
+    ticker.tick()
+    assert len(receiver.received) == 1
+
+
+def test_without_a_receiver_the_tick_says_that_nobody_was_told(
+    project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ALERTS_VARIABLE, raising=False)
+    ticker = Ticker(sensor(project, "studio_stale_backup"), instance)
+    assert "NOBODY WAS TOLD" in ticker.tick()
+    with Receiver() as late:
+        monkeypatch.setenv(ALERTS_VARIABLE, late.url())
+        ticker.tick()
+        assert len(late.received) == 1, "what nobody heard is told when somebody listens"
+
+
+def test_a_failed_data_rule_is_told_and_its_recovery_too(
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    from gs_backup_assets.postgres.connection import connect
+    from gs_backup_assets.sample.sabotage import plant
+
+    project.configure(rules="guitar_strategies")
+    ticker = Ticker(sensor(project, "failed_checks"), instance)
+    ticker.tick()
+    with connect(project.source) as connection:
+        planted = plant(connection, "empty-email")
+    assert project.run(instance).success
+    ticker.tick()
+    told = json.dumps(receiver.received)
+    assert len(receiver.received) == 1 and planted.rule in told and "already broken in production" in told
+    with connect(project.source) as connection, connection.cursor() as cursor:
+        cursor.execute("""UPDATE public."User" SET email = id || '@example.org' WHERE email = ''""")
+    assert project.run(instance).success
+    ticker.tick()
+    assert len(receiver.received) == 2 and "ecovered" in receiver.titles[1]
+
+
+def test_many_failed_checks_are_one_message(
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    ticker = Ticker(sensor(project, "failed_checks"), instance)
+    assert "nothing is wrong" in ticker.tick()
+    project.configure(logical="{fingerprint: 'off'}")
+    assert not project.run(instance).success
+    ticker.tick()
+    told = json.dumps(receiver.received)
+    assert len(receiver.received) == 1 and "rows_equal could not be verified" in told and "contents_equal" in told
+    ticker.tick()
+    assert len(receiver.received) == 1
+
+
+def test_a_check_that_is_being_run_again_is_no_recovery(
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    project.configure(logical="{fingerprint: counts}")
+    project.run(instance)
+    ticker = Ticker(sensor(project, "failed_checks"), instance)
+    ticker.tick()
+    assert len(receiver.received) == 1
+    job = project.definitions().resolve_job_def("studio_daily_backup")
+    instance.create_run_for_job(job, tags={"dagster/partition": project.today}, asset_check_selection=None)
+    ticker.tick()
+    assert len(receiver.received) == 1
+
+
+def test_failed_and_cancelled_runs_are_told_and_the_next_success(
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticker = Ticker(sensor(project, "failed_runs"), instance)
+    ticker.tick()
+    project.configure(logical="{fingerprint: counts}")
+    assert not project.run(instance).success
+    ticker.tick()
+    assert len(receiver.received) == 1 and "studio_daily_backup failed" in receiver.titles[0]
+    project.configure()
+    assert project.run(instance).success
+    ticker.tick()
+    assert len(receiver.received) == 2 and "ecovered" in receiver.titles[1]
+
+    job = project.definitions().resolve_job_def("studio_daily_backup")
+    run = instance.create_run_for_job(job, tags={"dagster/partition": project.today})
+    instance.report_run_canceling(run)
+    instance.report_run_canceled(run)
+    ticker.tick()
+    assert len(receiver.received) == 3 and "was cancelled" in receiver.titles[2]
+
+
+def test_a_damaged_cursor_is_told_and_does_not_silence(
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    for name in ("studio_stale_backup", "failed_checks"):
+        ticker = Ticker(sensor(project, name), instance)
+        ticker.cursor = "{not a cursor"
+        ticker.tick()
+        assert any("damaged" in title for title in receiver.titles), name
+        receiver.received.clear()
