@@ -28,6 +28,10 @@ _DAGSTER = """\
 telemetry: {enabled: false}
 nux: {enabled: false} # a welcome dialog would cover the pages
 """
+_WORKSPACE = """\
+load_from:
+  - python_module: {module_name: gs_backup_assets.definitions, location_name: gs_backup_assets}
+"""
 
 FolderOption = Annotated[Path, typer.Option("--dir", help="Where configuration, backups and reports are kept.")]
 ScaleOption = Annotated[float, typer.Option(help="Size of the sample: 1 is about 40 MB, 70 about 2 GB.")]
@@ -123,7 +127,9 @@ def _serve(config_file: Path) -> None:
     from gs_backup_assets.system.programs import Program
 
     host, port = _UI
-    argv = [sys.executable, "-m", "dagster", "dev", "-h", host, "-p", str(port), "-m", "gs_backup_assets.definitions"]
+    workspace = Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml"
+    workspace.write_text(_WORKSPACE, encoding="utf-8")
+    argv = [sys.executable, "-m", "dagster", "dev", "-h", host, "-p", str(port), "-w", workspace]
     environment = {**os.environ, FILE_VARIABLE: str(config_file.resolve())}
     with Program(argv, environment=environment, stop_signal=signal.SIGINT, on_line=_log_line) as dagster:
         _say(f"\nThe Dagster UI: http://{host}:{port}   Ctrl-C stops everything.\n")

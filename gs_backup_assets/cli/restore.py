@@ -79,9 +79,8 @@ def restore(
                 console.print(f"    [bold]{finding.code}[/] {escape(finding.message)} {escape(finding.hint)}")
         if outcome.core_seconds is not None:
             console.print(f"Critical tables usable after {outcome.core_seconds:.1f} s.")
-        console.print(
-            f"Everything usable after {outcome.full_seconds:.1f} s, in the database [bold]{escape(outcome.database)}[/]."
-        )
+        where = f"in the database [bold]{escape(outcome.database)}[/]"
+        console.print(f"Everything usable after {outcome.full_seconds:.1f} s, {where}.")
         if outcome.replaced is not None:
             console.print(
                 f"The old database is kept as [bold]{escape(outcome.replaced)}[/]; drop it when you no longer need it."
@@ -89,9 +88,8 @@ def restore(
         if not outcome.owners:
             console.print("[yellow]![/] The role is not a superuser: owners, roles and grants were not restored.")
         if outcome.half_restored:
-            console.print(
-                f"[yellow]![/] Left by restores that were killed, or still at work: {escape(', '.join(outcome.half_restored))}."
-            )
+            names = escape(", ".join(outcome.half_restored))
+            console.print(f"[yellow]![/] Left by restores that were killed, or still at work: {names}.")
         console.print(f"[bold]{outcome.verdict.value}[/]")
 
     emit(outcome.model_dump(mode="json"), json, show)

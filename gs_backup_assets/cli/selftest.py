@@ -57,5 +57,7 @@ def show_report(console: Console, report: SelftestReport) -> None:
         counts.add_row(code, str(count))
     console.print(counts)
     style = "bold green" if report.good else "bold red"
-    sound = "the sound copy passed" if report.sound_copy_passed else "the sound copy did NOT pass"
+    sound = "the sound copy passed"
+    if not report.sound_copy_passed:
+        sound = f"the sound copy did NOT pass: {', '.join(report.sound_copy_codes) or 'no code'}"
     console.print(f"\n[{style}]{report.caught} of {report.total} breakages were caught; {sound}[/]")

@@ -64,21 +64,11 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Check:
-    """A check with its findings; `aside` when it is reported beside the verdict and does not decide it."""
-
-    name: str
-    summary: str
-    aside: bool
-    groups: tuple[Group, ...]
-
-
-@dataclass(frozen=True)
 class Unproved:
     """One reason, and everything that could not be proved because of it."""
 
     reason: str
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
     others: str
     groups: tuple[Group, ...]
 
@@ -137,26 +127,21 @@ def render(record: ProofRecord, manifest: Manifest | None) -> bytes:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, finalize=_visible
     )
     zone = manifest.timezone if manifest else "UTC"
-    environment.filters |= {
-        "size": _size,
-        "number": _number,
-        "duration": _duration,
-        "plain": _plain,
-        "count": _count,
-        "moment": lambda moment: _moment(moment, zone),
-        "shell": shlex.quote,
-    }
+    environment.filters |= {f.__name__.strip("_"): f for f in (_size, _number, _duration, _plain, _count)}
+    environment.filters |= {"moment": lambda moment: _moment(moment, zone), "shell": shlex.quote}
     source = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     page = environment.from_string(source).render(
         record=record,
         manifest=manifest,
         word=record.verdict.value.replace("_", " "),
         status=_VERDICTS[record.verdict],
-        signs={status.value: sign for status, sign in _SIGNS.items()},
+        signs=_SIGNS,
+        decisive=DECISIVE_CHECKS,
+        groups=_groups,
         sentence=_sentence(record, manifest),
         alert=_alert(record),
-        failed=[_check(check) for check in record.checks if check.status is Status.FAILED],
-        passed=[_check(check) for check in record.checks if check.status is Status.PASSED],
+        failed=[check for check in record.checks if check.status is Status.FAILED],
+        passed=[check for check in record.checks if check.status is Status.PASSED],
         unproved=_unproved(record),
         rules=_folds(record.rules, "data rule", ("broken", "not evaluated", "holds")),
         foreign_keys=_folds(record.foreign_keys, "foreign key", ("violated", "not tested", "holds")),
@@ -219,17 +204,12 @@ def _alert(record: ProofRecord) -> tuple[str, str] | None:
     return line, more
 
 
-def _check(check: CheckResult) -> Check:
-    groups = _groups(check.findings, skip=check.summary.rstrip("."))
-    return Check(check.name, check.summary, check.name not in DECISIVE_CHECKS, groups)
-
-
 def _groups(findings: Iterable[Finding], *, skip: str) -> tuple[Group, ...]:
-    """Findings by code and hint, in order; a message that only repeats the summary is not shown twice."""
+    """Findings by code and hint, in order; a message that only repeats `skip`, which is shown already, is left out."""
     kinds: dict[tuple[str, str], dict[str, None]] = {}
     for finding in findings:
         messages = kinds.setdefault((finding.code, finding.hint), {})
-        if finding.message.rstrip(".") != skip:
+        if finding.message.rstrip(".") != skip.rstrip("."):
             messages[finding.message] = None
     return tuple(
         Group(code, hint, tuple(messages)[:_MOST_MESSAGES], tuple(messages)[_MOST_MESSAGES:])
@@ -250,7 +230,7 @@ def _unproved(record: ProofRecord) -> tuple[Unproved, ...]:
     return tuple(
         Unproved(
             reason,
-            tuple(_check(check) for check in because(reason, checks)),
+            tuple(because(reason, checks)),
             _listed([_named(because(reason, rules), "data rule"), _named(because(reason, keys), "foreign key")]),
             _groups([f for check in because(reason, checks) for f in check.findings], skip=reason),
         )
@@ -259,9 +239,8 @@ def _unproved(record: ProofRecord) -> tuple[Unproved, ...]:
 
 
 def _named(names: Sequence[str], noun: str) -> str:
-    if not names:
-        return ""
-    return f"{_count(len(names), noun)}: {'; '.join(names)}" if len(names) <= 3 else _count(len(names), noun)
+    counted = _count(len(names), noun) if names else ""
+    return f"{counted}: {'; '.join(names)}" if 0 < len(names) <= 3 else counted
 
 
 def _folds(items: Sequence[_Tested], noun: str, words: tuple[str, str, str]) -> tuple[Fold[_Tested], ...]:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
 
 from gs_backup_assets.errors import ConfigError, SourceError
 from gs_backup_assets.postgres.release import Release
@@ -114,12 +113,11 @@ def target_from_url(url: str, *, name: str = "the database URL") -> Target:
         url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url, count=1)
     try:
         if "://" in url:
-            parts = urlsplit(url)
+            base, mark, query = url.partition("?")
             # As they stand: libpq takes a `+` for a plus sign, a parser of forms would make it a blank.
-            pairs = parts.query.split("&")
+            pairs = query.split("&")
             pooled = "pgbouncer=true" in pairs
-            query = "&".join(pair for pair in pairs if pair.partition("=")[0] not in _PRISMA_ONLY)
-            url = urlunsplit(parts._replace(query=query))
+            url = base + mark + "&".join(pair for pair in pairs if pair.partition("=")[0] not in _PRISMA_ONLY)
         parameters = dict(psycopg2.extensions.parse_dsn(url))
     except Exception:
         raise ConfigError(
@@ -179,7 +177,7 @@ def connect(
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_catalog.set_config(name, v, false) FROM pg_catalog.pg_settings"
-                " JOIN pg_catalog.unnest(%s::text[], %s::text[]) AS s(n, v)"
+                " JOIN unnest(%s::text[], %s::text[]) AS s(n, v)"
                 " ON pg_catalog.lower(name) = pg_catalog.lower(n)",
                 _setting_lists({**TEXT_SETTINGS, **_NO_TIMEOUTS, **(settings or {})}),
             )

@@ -129,7 +129,7 @@ def apply_settings(connection: Connection, database: str, settings: Sequence[Set
 
     refused = []
     for setting in settings:
-        whom = sql.SQL("DATABASE")
+        whom: sql.Composable = sql.SQL("DATABASE")
         if setting.role:
             whom = sql.SQL("ROLE {} IN DATABASE").format(sql.Identifier(setting.role))
         values = list_elements(setting.value) if setting.name.lower() in _LIST_SETTINGS else (setting.value,)

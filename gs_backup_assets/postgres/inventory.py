@@ -83,6 +83,11 @@ WHERE c.relkind IN ('r', 'p', 'm', 'f', 'S')
 ORDER BY n.nspname, c.relname
 """
 
+_SKIPPED_SUBSCRIPTIONS = """
+SELECT s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+WHERE d.datname = current_database() AND current_setting('is_superuser') <> 'on' ORDER BY 1
+"""
+
 _UNREADABLE_LARGE_OBJECTS = """
 SELECT count(*) FROM pg_largeobject_metadata m
 WHERE current_setting('is_superuser') <> 'on'
@@ -145,6 +150,9 @@ def take_inventory(connection: Connection) -> Inventory:
                     "its rows are dumped, but a crash or a physical restore empties it",
                     loses_data=False,
                 )
+    for (name,) in query(connection, _SKIPPED_SUBSCRIPTIONS):
+        reason = "pg_dump leaves subscriptions out unless the backup role is a superuser"
+        omissions.append(Omission(kind="subscription", name=quote(name), reason=reason, loses_data=False))
     (hidden,) = query(connection, _UNREADABLE_LARGE_OBJECTS)[0]
     if hidden:
         reason = f"the backup role may not read {hidden} of them, so none is dumped"

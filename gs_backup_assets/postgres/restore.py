@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -15,12 +15,18 @@ from gs_backup_assets.postgres.toolchain import Toolchain
 from gs_backup_assets.system.programs import Finished, run
 
 
+# Event triggers of the source would forbid the restore's own statements. Only a superuser may set this (PostgreSQL
+# manual, "session_replication_role").
+NO_TRIGGERS = "-c session_replication_role=replica"
+
+
 class Origin(str, Enum):
     """Where the cause of a restore error lies."""
 
     BACKUP = "backup"
     DATA = "data"  # the data breaks a constraint; whether that was so in the source is for the equality checks to say
     ENVIRONMENT = "environment"  # the server that it is restored on lacks something
+    OMISSION = "omission"  # it needs something that the dump left out, as the manifest says
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ _CLASSES = tuple(
             Origin.ENVIRONMENT,
             r"could not (create locale|open collator)|collation .* does not exist",
         ),
+        ("EXTENSION_NOT_PRELOADED", Origin.ENVIRONMENT, r"shared_preload_libraries|must be preloaded"),
         ("NO_SPACE", Origin.ENVIRONMENT, r"No space left on device"),
         ("PROGRAMS_OLDER_THAN_SERVER", Origin.BACKUP, r'unrecognized (configuration )?parameter "'),
         ("FOREIGN_KEY_VIOLATED", Origin.DATA, r"violates foreign key constraint"),
@@ -92,13 +99,22 @@ _CLASSES = tuple(
         ),
         ("OBJECT_MISSING", Origin.BACKUP, r"does not exist"),
         ("OBJECT_EXISTS", Origin.BACKUP, r"already exists"),
-        ("PERMISSION_DENIED", Origin.BACKUP, r"permission denied|must be (owner|superuser|member)"),
+        ("PERMISSION_DENIED", Origin.ENVIRONMENT, r"permission denied|must be (owner|superuser|member)"),
     )
 )
 
 _ENTRY = re.compile(r"from TOC entry \d+; \d+ \d+ (.*)$")
 _ERROR = re.compile(r"(?:error|fatal|FATAL|ERROR):\s+(.*)$")
 _SUMMARY = re.compile(r"warning: errors ignored on restore: (\d+)")
+_NAME = r'(?:"(?:[^"]|"")*"|[^\s."(;]+)'
+_FOREIGN_KEY = re.compile(
+    rf"^ALTER TABLE (?:ONLY )?{_NAME}\.(?P<table>{_NAME})\s+ADD CONSTRAINT (?P<name>{_NAME}) FOREIGN KEY"
+)
+# Entries whose restoration reads rows: what the server quotes then may be somebody's data. The names of relations and
+# constraints are not, and the classes of errors that consist of them keep their quotes.
+_ENTRY_READS_ROWS = re.compile(r"^(TABLE DATA|MATERIALIZED VIEW DATA|INDEX|CONSTRAINT|(FK |CHECK )CONSTRAINT|BLOBS?) |^$")
+_QUOTES_DATA = frozenset({"DATA_UNREADABLE", "RESTORE_ERROR"})
+_QUOTED = re.compile(r'"(?:[^"]|"(?=\w))*"|\'[^\']*\'')
 
 
 def classify(message: str) -> tuple[str, Origin]:
@@ -119,7 +135,9 @@ def parse_errors(lines: Sequence[str]) -> tuple[RestoreError, ...]:
         nonlocal message, command, in_command
         if message:
             code, origin = classify(message)
-            errors.append(RestoreError(code, origin, entry, message, "\n".join(command).strip()))
+            order = "\n".join(command).strip()
+            label = _entry_of(order, entry)
+            errors.append(RestoreError(code, origin, label, without_data(code, entry, message), order))
         message, command, in_command = "", [], False
 
     for line in lines:
@@ -139,6 +157,52 @@ def parse_errors(lines: Sequence[str]) -> tuple[RestoreError, ...]:
     return tuple(errors)
 
 
+def _entry_of(command: str, entry: str) -> str:
+    """The entry that an error belongs to: parallel jobs mix their lines, but a message and its command stay together."""
+    if match := _FOREIGN_KEY.match(command):
+        name = f"FK CONSTRAINT {_plain(match['table'])} {_plain(match['name'])} "
+        return entry if entry.startswith(name) else f"{name}-"
+    return entry or command.partition("\n")[0][:120]
+
+
+def _plain(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
+def without_data(code: str, entry: str, message: str) -> str:
+    """The message without what it quotes, where that may come from a row: findings are read by more people than tables."""
+    if code in _QUOTES_DATA and _ENTRY_READS_ROWS.match(entry):
+        table, separator, words = message.rpartition("ERROR:")
+        return table + separator + _QUOTED.sub('"..."', words)
+    return message
+
+
+_MISSING_RELATION = re.compile(r'relation "(?P<name>.+?)" does not exist')
+_CREATED = re.compile(rf"CREATE (?:OR REPLACE )?(?:MATERIALIZED )?VIEW (?P<schema>{_NAME})\.(?P<name>{_NAME})")
+
+
+def blame_omissions(errors: Sequence[RestoreError], omitted: Collection[str]) -> tuple[RestoreError, ...]:
+    """Tell errors that only follow from what the dump left out: `DEPENDS_ON_OMITTED`.
+
+    `omitted` holds quoted, qualified names. What could not be created for that reason is missing to others in turn.
+    """
+    missing = {_unquoted(name) for name in omitted}
+    judged = []
+    for error in errors:
+        match = _MISSING_RELATION.search(error.message)
+        if error.code == "OBJECT_MISSING" and match and match["name"] in missing:
+            error = replace(error, code="DEPENDS_ON_OMITTED", origin=Origin.OMISSION)
+            if created := _CREATED.search(error.command):
+                missing.add(f"{_plain(created['schema'])}.{_plain(created['name'])}")
+        judged.append(error)
+    return tuple(judged)
+
+
+def _unquoted(qualified: str) -> str:
+    """`"public"."User"` as the server writes it in messages: public.User."""
+    return ".".join(part.replace('""', '"') for part in re.findall(r'"((?:[^"]|"")*)"', qualified))
+
+
 def restore_sections(
     toolchain: Toolchain,
     environment: Mapping[str, str],
@@ -153,7 +217,8 @@ def restore_sections(
     """Run pg_restore on the given sections (`pre-data`, `data`, `post-data`) and return its errors, classified.
 
     The target database is the one that the environment's service file names. pg_restore goes on after errors, so
-    that all of them are seen; its exit status is only believed together with them.
+    that all of them are seen; its exit status is only believed together with them. Without `owners` neither roles nor
+    privileges are restored, and a policy for a role that is not there is no fault of the backup.
     """
     argv = [
         str(toolchain.program("pg_restore")),
@@ -168,8 +233,14 @@ def restore_sections(
         argv += ["--no-owner", "--no-privileges"]
     if use_list is not None:
         argv.append(f"--use-list={use_list}")
-    finished = run([*argv, folder], environment={**environment, "PGOPTIONS": "-c client_min_messages=error"}, tick=tick)
-    return _judge(finished, parse_errors(finished.stderr))
+    # All lines are kept, not only the last: what comes first is the cause of what follows.
+    lines: list[str] = []
+    options = f"-c client_min_messages=error {NO_TRIGGERS if owners else ''}"
+    finished = run([*argv, folder], environment={**environment, "PGOPTIONS": options}, tick=tick, on_line=lines.append)
+    errors = _judge(finished, parse_errors(lines))
+    if owners:
+        return errors
+    return tuple(replace(e, origin=Origin.ENVIRONMENT) if e.code == "ROLE_MISSING" else e for e in errors)
 
 
 def _judge(finished: Finished, errors: tuple[RestoreError, ...]) -> tuple[RestoreError, ...]:
@@ -199,14 +270,14 @@ def apply_globals(
     """
     skip = {*existing_roles, *(quote(role) for role in existing_roles)}
     lines = []
-    for line in globals_sql.read_text(encoding="utf-8").splitlines():
+    for line in globals_sql.read_text(encoding="utf-8").split("\n"):  # splitlines would cut at form feeds as well
         role = _ROLE_LINE.match(line)
         if (role and role["role"] in skip) or _TABLESPACE_LINE.match(line):
             continue
         lines.append(line)
     script = spool / "globals.filtered.sql"
     script.touch(mode=0o600)
-    script.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    script.write_text("\n".join(lines), encoding="utf-8")
     argv: list[str | Path] = [toolchain.program("psql"), "--no-psqlrc", "--quiet", "--no-password", f"--file={script}"]
     finished = run(argv, environment=environment)
     script.unlink()

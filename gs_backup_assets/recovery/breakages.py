@@ -101,6 +101,8 @@ class Breakage:
 _DIFFERENT = ("FILE_DIFFERS", "FILE_TRUNCATED", "FILE_EXTENDED")
 _NOT_OURS = ("MANIFEST_DAMAGED",)
 _MISPLACED = ("MANIFEST_MISPLACED", "MANIFEST_DAMAGED")
+# A link is not followed: the bytes behind it are not in the store, whatever they are.
+_LINK = ("KEY_INVALID", "FILE_MISSING")
 # What decompression and COPY make of damaged rows depends on where the damage lies; all of these name the backup.
 _UNREADABLE = ("ARCHIVE_DAMAGED", "DATA_UNREADABLE", "RESTORE_ERROR", "ROWS_DIFFER", "CONTENTS_DIFFER")
 
@@ -168,7 +170,7 @@ def _moved(copy: Copy) -> None:
 
 def _linked(copy: Copy) -> None:
     path = copy.data_files()[0]
-    copy.outside.write_bytes(_flipped(copy.read(path)))
+    copy.outside.write_bytes(copy.read(path))
     copy.remove(path)
     (copy.folder / path).symlink_to(copy.outside)
 
@@ -287,8 +289,8 @@ STORED: tuple[Breakage, ...] = (
         lambda c: c.write(f"{DUMP_FOLDER}/9999.dat", b"\\.\n"),
     ),
     Breakage("sums_edited", "a digest in SHA256SUMS was edited", ("SUMS_DIFFER",), _sums_edited),
-    Breakage("link_outside", "a link to other bytes outside the store replaces a file", ("FILE_DIFFERS",), _linked),
-    Breakage("link_dangling", "a link to nothing replaces a file", ("FILE_MISSING",), _dangling),
+    Breakage("link_outside", "a file is a link to its own bytes outside the store", _LINK, _linked),
+    Breakage("link_dangling", "a file is a link to nothing", _LINK, _dangling),
 )
 
 # The digests agree with the bytes; only restoring can find what is wrong.

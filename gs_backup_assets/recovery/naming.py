@@ -96,7 +96,8 @@ def _exchange_once(connection: Connection, current: str, restored: str, kept_as:
 
 # The database itself is not in a dump: who owns it (and so may use the schema public, since 15) and who may connect.
 _OWNER_AND_GRANTS = """
-SELECT format('ALTER DATABASE %%I OWNER TO %%I', %(new)s, pg_get_userbyid(datdba)) FROM pg_database WHERE datname = %(old)s
+SELECT format('ALTER DATABASE %%I OWNER TO %%I', %(new)s, pg_get_userbyid(datdba))
+FROM pg_database WHERE datname = %(old)s
 UNION ALL
 SELECT format('REVOKE ALL ON DATABASE %%I FROM PUBLIC', %(new)s)
 FROM pg_database WHERE datname = %(old)s AND datacl IS NOT NULL
@@ -111,7 +112,7 @@ FROM pg_database, aclexplode(datacl) AS a WHERE datname = %(old)s
 def take_after(connection: Connection, restored: str, current: str) -> None:
     """Give the restored database the owner and the grants of the one that it is going to replace; for a superuser."""
     for (statement,) in query(connection, _OWNER_AND_GRANTS, {"old": current, "new": restored}):
-        query(connection, statement.replace("%", "%%"))
+        query(connection, statement)
 
 
 def _first_line(error: Exception) -> str:

@@ -27,10 +27,10 @@ from gs_backup_assets.integrity.rules import Rule, RuleSet, load_rules
 from gs_backup_assets.postgres.amcheck import run_amcheck
 from gs_backup_assets.postgres.cluster import drop_database
 from gs_backup_assets.postgres.connection import connect
-from gs_backup_assets.postgres.database import apply_settings, read_settings
+from gs_backup_assets.postgres.database import apply_settings, read_settings, reset_settings
 from gs_backup_assets.postgres.fingerprint import Fingerprint, take_fingerprint
 from gs_backup_assets.postgres.inventory import take_inventory
-from gs_backup_assets.postgres.restore import Origin
+from gs_backup_assets.postgres.restore import NO_TRIGGERS, Origin
 from gs_backup_assets.postgres.schema import read_schema
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery import equality
@@ -123,11 +123,16 @@ def _prove_restored(
     database = f"gs_backup_proof_{manifest.id.lower()}"
     try:
         restored = restore_fetched(server, manifest, spool, database, jobs=jobs, progress=progress)
-        compared = compare_restored(manifest, restored, server, spool, jobs=jobs, progress=progress)
+        compared = compare_restored(
+            manifest, restored, server, spool, jobs=jobs, progress=progress, keep_settings=False
+        )
         found.tables = compared.tables
         found.add(*compared.checks)
         with progress.stage("amcheck"):
-            found.add(_amcheck_clean(server, restored.target.write_service_file(spool), database, jobs))
+            environment = restored.target.write_service_file(spool)
+            if server.owners:
+                environment["PGOPTIONS"] = NO_TRIGGERS  # to install amcheck is a change that event triggers may forbid
+            found.add(_amcheck_clean(server, environment, database, jobs))
         with progress.stage("foreign keys"), connect(restored.target) as connection:
             found.foreign_keys = check_foreign_keys(connection)
             found.add(foreign_keys_hold(found.foreign_keys))
@@ -147,25 +152,39 @@ class Compared:
 
 
 def compare_restored(
-    manifest: Manifest, restored: Restored, server: RestoreServer, spool: Path, *, jobs: int, progress: Progress
+    manifest: Manifest,
+    restored: Restored,
+    server: RestoreServer,
+    spool: Path,
+    *,
+    jobs: int,
+    progress: Progress,
+    keep_settings: bool = True,
 ) -> Compared:
-    """Omissions, restore errors, rows, contents, sequences and schema of a restored database against the manifest."""
+    """Omissions, restore errors, rows, contents, sequences and schema of a restored database against the manifest.
+
+    The source's `ALTER DATABASE ... SET` are applied last, as they may stand in the way of the comparisons; a proof,
+    which has more to look at, takes them back (`keep_settings`).
+    """
     source = manifest.fingerprint
     with progress.stage("equality"):
         fingerprint = _fingerprint(manifest, restored, jobs)
         tables = equality.compare_tables(source, fingerprint)
-        contents = equality.contents_equal(source, fingerprint, tables)
+        contents = equality.contents_equal(source, fingerprint, tables, owners=server.owners)
+        clean = restore_clean(restored, contents)
     with progress.stage("schema"):
-        schema = _schema_equal(manifest, restored, server, restored.target.write_service_file(spool))
-    checks = (
-        equality.everything_included(manifest.omissions),
-        restore_clean(restored, contents),
+        schema = _schema_equal(
+            manifest, restored, server, restored.target.write_service_file(spool), keep_settings=keep_settings
+        )
+    omitted = {omission.name for omission in manifest.omissions}
+    compared = (
         equality.rows_equal(source, tables),
         contents,
         schema,
-        equality.sequences_equal(source, fingerprint),
+        equality.sequences_equal(source, fingerprint, omitted=omitted),
     )
-    return Compared(checks, tables)
+    explained = tuple(equality.explained(check, clean) for check in compared)
+    return Compared((equality.everything_included(manifest.omissions), clean, *explained), tables)
 
 
 def _fingerprint(manifest: Manifest, restored: Restored, jobs: int) -> Fingerprint:
@@ -199,6 +218,8 @@ def restore_clean(restored: Restored, contents: CheckResult) -> CheckResult:
         status = Status.PASSED
     elif all(e.origin is Origin.ENVIRONMENT for e in serious):
         summary, status = "the server that it was restored on lacks something", Status.NOT_VERIFIED
+    elif all(e.origin in (Origin.ENVIRONMENT, Origin.OMISSION) for e in serious):
+        summary, status = "something needs what the dump left out", Status.NOT_VERIFIED
     else:
         summary, status = f"{len(serious)} errors: {', '.join(sorted({e.code for e in serious}))}", Status.FAILED
     return CheckResult(name="restore_clean", status=status, summary=summary, findings=findings, metrics=metrics)
@@ -208,22 +229,31 @@ def _restore_hint(code: str) -> str:
     return {
         "PROGRAMS_OLDER_THAN_SERVER": "The dump was written by programs older than the server: take a new one with newer ones.",
         "EXTENSION_MISSING": "Name a server that has it in verification.server_url_env.",
+        "EXTENSION_NOT_PRELOADED": "Name a server that loads it at its start in verification.server_url_env.",
+        "COLLATION_MISSING": "Name a server that has it in verification.server_url_env.",
+        "PERMISSION_DENIED": "Name a role with more rights in verification.server_url_env.",
+        "DEPENDS_ON_OMITTED": "Give the backup role the rights that it lacks: `gs-backup doctor` prints the GRANTs.",
         "FOREIGN_KEY_VIOLATED": "Correct the rows in the source; the report lists their keys.",
         "UNIQUE_VIOLATED": "The source's unique index is damaged: correct the duplicates there and REINDEX.",
     }.get(code, "Keep this backup for analysis and use another one.")
 
 
 def _schema_equal(
-    manifest: Manifest, restored: Restored, server: RestoreServer, environment: dict[str, str]
+    manifest: Manifest,
+    restored: Restored,
+    server: RestoreServer,
+    environment: dict[str, str],
+    *,
+    keep_settings: bool,
 ) -> CheckResult:
-    refused: tuple[str, ...] = ()
-    with connect(server.admin) as connection:
-        refused = apply_settings(
-            connection, restored.target.database, [s for s in manifest.source.settings if server.owners or not s.role]
-        )
-    with connect(restored.target) as connection:
-        kept = read_settings(connection)
     objects = read_schema(server.toolchain, environment, revalidated=restored.not_valid)
+    database = restored.target.database
+    wanted = [s for s in manifest.source.settings if server.owners or not s.role]
+    with connect(server.admin) as connection:
+        refused = apply_settings(connection, database, wanted)
+        kept = read_settings(connection, database)
+        if not keep_settings:
+            reset_settings(connection, database, {s.role for s in kept if s.role})
     result = equality.schema_equal(
         manifest.schema_objects, objects, manifest.source.settings, kept, owners=server.owners
     )

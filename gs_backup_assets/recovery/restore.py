@@ -68,7 +68,7 @@ def restore_backup(
 
     The work is done under another name. Only what was compared gets the wanted name, in one step: a restore that is
     killed at any moment leaves nothing under it. A database that does not come out equal is kept for inspection as
-    `<name>_restored_<time>`; `replace` exchanges names for a PROVEN one only. An interrupted restore drops what it made.
+    `<name>_restored_<time>`; `replace` exchanges names for a PROVEN one only. What an interrupted one made is dropped.
 
     Raises ConfigError: `DATABASE_EXISTS` (unless `replace`), `SERVER_TOO_OLD`, `NO_CRITICAL_TABLES`; ProofFailed
     (`MANIFEST_DAMAGED`, or what the stored bytes show); SourceError, ProgramError, StoreError.

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from gs_backup_assets.catalogue.manifest import Manifest
 from gs_backup_assets.postgres.connection import Target, connect
-from gs_backup_assets.postgres.restore import RestoreError, add_not_valid, apply_globals, restore_sections
+from gs_backup_assets.postgres.restore import (
+    RestoreError,
+    add_not_valid,
+    apply_globals,
+    blame_omissions,
+    restore_sections,
+)
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.critical_first import split_dump
 from gs_backup_assets.recovery.servers import RestoreServer, create_restored, existing_roles
@@ -41,7 +47,8 @@ def restore_fetched(
     """Create `database` on the server and restore everything into it: roles, schema, data, indexes and constraints.
 
     With `critical` (quoted, qualified tables) those are loaded, indexed and analysed before the others; `core_done`
-    is called when they can be used. The caller drops the database. Raises nothing for errors of the restore itself: they are in the result.
+    is called when they can be used. The caller drops the database. Nothing is raised for errors of the restore itself:
+    they are in the result.
     """
     with progress.stage("restore"):
         target = create_restored(server, database, manifest)
@@ -66,7 +73,8 @@ def restore_fetched(
         else:
             errors += restore(sections=SECTIONS)
         errors = [error for error in errors if not _only_too_new(error, server)]
-        with connect(target) as connection:
+        errors = list(blame_omissions(errors, [o.name for o in manifest.omissions if o.loses_data]))
+        with connect(target, settings={"session_replication_role": "replica"} if server.owners else {}) as connection:
             not_valid = add_not_valid(connection, errors)
     with progress.stage("analyze"):
         analyze(target)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gs_backup_assets.catalogue.manifest import Manifest
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.errors import NotVerifiable, ProgramError, SourceError
+from gs_backup_assets.errors import ConfigError, NotVerifiable, ProgramError, SourceError
 from gs_backup_assets.postgres.cluster import SUPERUSER, create_database, drop_database, running_cluster
 from gs_backup_assets.postgres.connection import Target, connect, query, server_facts, target_from_environment
 from gs_backup_assets.postgres.database import missing_extensions
@@ -49,7 +49,11 @@ def proof_server(manifest: Manifest, settings: DatabaseSettings) -> Iterator[Res
     variable = settings.verification.server_url_env
     if variable is None:
         raise lacking
-    server = verification_server(toolchain, target_from_environment(variable))
+    try:
+        target = target_from_environment(variable)
+    except ConfigError as error:
+        raise NotVerifiable(error.code, f"{lacking.message} {error.message}", error.hint) from error
+    server = verification_server(toolchain, target)
     still_lacking = what_lacks(server, manifest)
     if still_lacking is not None:
         raise still_lacking
@@ -80,6 +84,9 @@ def what_lacks(server: RestoreServer, manifest: Manifest) -> NotVerifiable | Non
     import psycopg2
 
     advice = "Install it for the programs used here, or name a server that has it in verification.server_url_env."
+    if server.release.major < Release.parse(manifest.server.release).major:
+        words = f"The {server.label} is older than the source, PostgreSQL {manifest.server.release}."
+        return NotVerifiable("SERVER_TOO_OLD", words, "Name one of that major or newer in verification.server_url_env.")
     with connect(server.admin) as connection:
         missing = missing_extensions(connection, manifest.source.extensions)
         if missing:
@@ -90,8 +97,10 @@ def what_lacks(server: RestoreServer, manifest: Manifest) -> NotVerifiable | Non
         try:
             create_restored(server, probe, manifest)
         except psycopg2.Error as error:
-            words = str(error).splitlines()[0]
-            return NotVerifiable("COLLATION_MISSING", f"The {server.label} cannot create the database: {words}", advice)
+            words = f"The {server.label} cannot create the database: {error.diag.message_primary}."
+            if isinstance(error, psycopg2.errors.InsufficientPrivilege):
+                return NotVerifiable("PERMISSION_DENIED", words, "Its role must be allowed to create databases.")
+            return NotVerifiable("COLLATION_MISSING", words, advice)
         drop_database(connection, probe)
     return None
 

@@ -9,24 +9,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import date, datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import gs_backup_assets
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue.manifest import DumpRecord, Manifest, ServerRecord, StoredFile
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.errors import ConfigError, StoreError
+from gs_backup_assets.errors import ConfigError, SourceError, StoreError
 from gs_backup_assets.postgres.connection import Target, query
 from gs_backup_assets.postgres.database import database_facts
 from gs_backup_assets.postgres.dump import FALLBACK_COMPRESSION, Compression, dump_database, dump_globals, excluded
 from gs_backup_assets.postgres.fingerprint import Fingerprint, Level, sequences_again, take_fingerprint
 from gs_backup_assets.postgres.schema import SchemaObject, read_schema
-from gs_backup_assets.postgres.snapshot import Snapshot, exported_snapshot
+from gs_backup_assets.postgres.snapshot import LOCK_WAIT_SECONDS, Snapshot, exported_snapshot
 from gs_backup_assets.postgres.toolchain import Toolchain, choose
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.store import Store
+
+if TYPE_CHECKING:
+    import psycopg2
 
 DUMP_FOLDER = "dump"
 GLOBALS_FILE = "globals.sql"
@@ -65,25 +68,48 @@ def jobs_of(setting: int | str) -> int:
 
 
 def take_backup(
-    settings: DatabaseSettings, target: Target, store: Store, partition: str, progress: Progress
+    settings: DatabaseSettings,
+    target: Target,
+    store: Store,
+    partition: str,
+    progress: Progress,
+    *,
+    lock_wait: float = LOCK_WAIT_SECONDS,
 ) -> Manifest:
     """Back the database up into `store` and return the manifest, which was written last.
 
     Nothing that a reader would take for a backup is left when this fails: the attempt's files are removed.
+    `lock_wait` is how many seconds to wait for a table that another session holds locked (`LOCK_TIMEOUT`).
     Raises ConfigError, SourceError, ProgramError or StoreError.
     """
+    import psycopg2
+
     require_today(partition, datetime.now(timezone.utc), settings.zone)
     with workspace("spool") as spool:
-        draft = _read_source(settings, target, spool, partition, progress)
+        try:
+            draft = _read_source(settings, target, spool, partition, progress, lock_wait)
+        except psycopg2.Error as error:
+            raise _source_failed(error) from None
         return _store_files(draft, spool, store, progress)
 
 
+def _source_failed(error: psycopg2.Error) -> SourceError:
+    """What the server said, without anything out of a row."""
+    words = (error.diag.message_primary or "the connection was lost").strip()
+    return SourceError(
+        "SOURCE_FAILED",
+        f"The source ended the backup's reading: {words}.",
+        "Look in the server's log; a table that was dropped or altered meanwhile is one cause. Run the backup again.",
+    )
+
+
 def _read_source(
-    settings: DatabaseSettings, target: Target, spool: Path, partition: str, progress: Progress
+    settings: DatabaseSettings, target: Target, spool: Path, partition: str, progress: Progress, lock_wait: float
 ) -> Manifest:
     """Everything that needs the source; the lock and the snapshot are held only for this long."""
     warnings: list[str] = []
-    with exported_snapshot(target) as snapshot:
+    with exported_snapshot(target, lock_wait=lock_wait) as snapshot:
+        require_today(partition, snapshot.taken_at, settings.zone)  # midnight may have passed
         toolchain = choose(snapshot.facts.release)
         compression = _compression(settings, toolchain, warnings)
         dump = DumpRecord(
@@ -96,7 +122,9 @@ def _read_source(
             warnings.append("The role is not a superuser: roles are backed up without their passwords.")
         facts = database_facts(snapshot.connection)
         level = Level(settings.logical.fingerprint)
-        fingerprint, schema = _dump_and_fingerprint(target, spool, snapshot, toolchain, dump, level, progress)
+        fingerprint, schema = _dump_and_fingerprint(
+            target, spool, snapshot, toolchain, dump, facts.encoding, level, lock_wait, progress
+        )
     return Manifest(
         id=manifests.backup_id(snapshot.taken_at),
         database=settings.name,
@@ -128,7 +156,9 @@ def _dump_and_fingerprint(
     snapshot: Snapshot,
     toolchain: Toolchain,
     dump: DumpRecord,
+    encoding: str,
     level: Level,
+    lock_wait: float,
     progress: Progress,
 ) -> tuple[Fingerprint, tuple[SchemaObject, ...]]:
     """Run the dump in a thread and the fingerprint in this one, under one snapshot; if one fails, the other is ended."""
@@ -151,7 +181,9 @@ def _dump_and_fingerprint(
                 database=target.database,
                 passwords=dump.role_passwords,
             )
-            schema = read_schema(toolchain, environment, snapshot=snapshot.name, exclude=exclude)
+            schema = read_schema(
+                toolchain, environment, snapshot=snapshot.name, exclude=exclude, lock_wait=lock_wait
+            )
             dump_database(
                 toolchain,
                 environment,
@@ -159,7 +191,9 @@ def _dump_and_fingerprint(
                 snapshot=snapshot.name,
                 jobs=dump.jobs,
                 compression=Compression.parse(dump.compression),
+                encoding=encoding,
                 exclude=exclude,
+                lock_wait=lock_wait,
                 written=written,
             )
             return schema

@@ -433,6 +433,7 @@ def test_a_damaged_manifest_still_gives_a_report() -> None:
     assert "FAILED Do not rely on this backup: its stored files are not those that were written." in text
     assert "22 November 2026 at 08:00:03 UTC" in text  # from the id
     assert "MANIFEST_DAMAGED" in text and "The manifest is damaged" in text
+    assert "gs-backup restore refuses it" in text and "--into" not in text
     odd = damaged_manifest()[0].model_copy(update={"backup_id": "unknown"})
     assert "for the partition 2026-11-22" in Page(render(odd, None)).text
 

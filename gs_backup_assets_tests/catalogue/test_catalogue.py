@@ -1,0 +1,199 @@
+"""The catalogue: which folders of a store are backups, which proof counts, and what may be swept."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gs_backup_assets.catalogue import proof as proofs
+from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.manifest import backup_id, encode
+from gs_backup_assets.catalogue.verdict import Verdict
+from gs_backup_assets.errors import ConfigError, StoreError
+from gs_backup_assets.vault.local import LocalStore
+from gs_backup_assets_tests.catalogue.manifests import NOW, made_up, proof_of, put
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    return Catalogue(LocalStore(tmp_path / "store"), "shop")
+
+
+def at(catalogue: Catalogue, key: str) -> Path:
+    """The file of a key, for tests that do damage."""
+    assert isinstance(catalogue.store, LocalStore)
+    return catalogue.store.root / key
+
+
+def newest(catalogue: Catalogue) -> Entry:
+    entry = catalogue.latest()
+    assert entry is not None
+    return entry
+
+
+def test_an_empty_store_has_no_backups(catalogue: Catalogue) -> None:
+    assert catalogue.entries() == []
+    assert catalogue.latest() is None
+    assert catalogue.last_proven() is None
+    assert catalogue.sweep(NOW) == []
+    with pytest.raises(ConfigError, match="BACKUP_NOT_FOUND") as caught:
+        catalogue.find("latest")
+    assert caught.value.exit_status == 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=8, unique=True))
+def test_entries_come_newest_first(seconds: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = LocalStore(Path(folder))
+        for number in seconds:
+            put(store, made_up(NOW + timedelta(seconds=number)))
+        catalogue = Catalogue(store, "shop")
+        ids = [entry.id for entry in catalogue.entries()]
+        assert ids == sorted((backup_id(NOW + timedelta(seconds=number)) for number in seconds), reverse=True)
+        assert newest(catalogue).id == ids[0]
+
+
+def test_the_id_decides_and_not_the_partition(catalogue: Catalogue) -> None:
+    """In a zone behind UTC the partition's day can be before the id's; two partitions may interleave."""
+    put(catalogue.store, made_up(NOW, partition="2026-11-21"))
+    put(catalogue.store, made_up(NOW + HOUR, partition="2026-11-20"))
+    assert newest(catalogue).partition == "2026-11-20"
+
+
+def test_other_databases_are_not_seen(catalogue: Catalogue) -> None:
+    put(catalogue.store, made_up(database="other"))
+    assert catalogue.entries() == []
+
+
+def test_attempts_and_strangers_are_no_backups(catalogue: Catalogue) -> None:
+    put(catalogue.store, made_up())
+    for key in (
+        f"shop/logical/2026-11-22/{backup_id(NOW + HOUR)}/dump/toc.dat",  # no manifest: not finished
+        f"shop/logical/2026-11-22/{backup_id(NOW + HOUR)}/.partial-abc",
+        "shop/logical/2026-11-22/20269999T999999Z/manifest.json",  # no such moment
+        "shop/logical/2026-11-22/20261122T080003Z\n/manifest.json",
+        "shop/logical/2026-11-22/20261122T080003Z.bak/manifest.json",
+        "shop/logical/lost+found/x",
+        "shop/logical/stray",
+    ):
+        catalogue.store.put_bytes(b"x", key)
+    assert [entry.id for entry in catalogue.entries()] == [backup_id(NOW)]
+    assert newest(catalogue).id == backup_id(NOW)
+    assert catalogue.sweep(NOW + HOUR) == []
+
+
+def test_damage_is_shown_and_hides_nothing(catalogue: Catalogue) -> None:
+    good, bad = made_up(NOW), made_up(NOW + HOUR)
+    put(catalogue.store, good)
+    data = encode(bad)
+    catalogue.store.put_bytes(data[:50] + b"!" + data[51:], f"{bad.folder}/manifest.json")
+    catalogue.store.put_bytes(encode(good), f"shop/logical/2026-11-22/{backup_id(NOW + 2 * HOUR)}/manifest.json")
+    catalogue.store.put_bytes(b"", f"shop/logical/2026-11-22/{backup_id(NOW + 3 * HOUR)}/manifest.json")
+    empty, moved, damaged, intact = catalogue.entries()
+    assert [entry.verdict for entry in (empty, moved, damaged)] == [Verdict.FAILED] * 3
+    assert [entry.manifest for entry in (empty, moved, damaged)] == [None] * 3
+    for entry, code in ((empty, "MANIFEST_DAMAGED"), (moved, "MANIFEST_MISPLACED"), (damaged, "MANIFEST_DAMAGED")):
+        assert entry.damage is not None and entry.damage.startswith(code)
+        with pytest.raises(StoreError):
+            entry.require_manifest()
+    assert (intact.manifest, intact.damage, intact.verdict) == (good, None, Verdict.NOT_VERIFIED)
+
+
+def test_a_damaged_manifest_is_failed_whatever_a_proof_said(catalogue: Catalogue) -> None:
+    manifest = made_up()
+    digest = put(catalogue.store, manifest)
+    catalogue.add_proof(proof_of(manifest, digest, Verdict.PROVEN, NOW + HOUR), b"")
+    assert newest(catalogue).verdict is Verdict.PROVEN
+    path = at(catalogue, f"{manifest.folder}/manifest.json")
+    path.write_bytes(path.read_bytes() + b" ")
+    assert newest(catalogue).verdict is Verdict.FAILED
+    assert catalogue.last_proven() is None
+
+
+def test_the_newest_proof_of_exactly_this_manifest_counts(catalogue: Catalogue) -> None:
+    manifest = made_up()
+    digest = put(catalogue.store, manifest)
+    assert newest(catalogue).verdict is Verdict.NOT_VERIFIED
+    catalogue.add_proof(proof_of(manifest, digest, Verdict.PROVEN, NOW + HOUR), b"report")
+    assert newest(catalogue).verdict is Verdict.PROVEN
+    catalogue.add_proof(proof_of(manifest, digest, Verdict.FAILED, NOW + 2 * HOUR), b"report")
+    assert newest(catalogue).verdict is Verdict.FAILED
+    catalogue.add_proof(proof_of(manifest, "00" * 32, Verdict.PROVEN, NOW + 3 * HOUR), b"report")
+    assert newest(catalogue).verdict is Verdict.FAILED, "a proof of another manifest proves nothing about this one"
+    catalogue.add_proof(proof_of(manifest, digest, Verdict.PROVEN, NOW + 2 * HOUR - timedelta(seconds=1)), b"report")
+    assert newest(catalogue).verdict is Verdict.FAILED, "an older proof that was stored later is still older"
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"not json", b"\xff\xfe"])
+def test_a_damaged_proof_proves_nothing(catalogue: Catalogue, damage: bytes) -> None:
+    manifest = made_up()
+    digest = put(catalogue.store, manifest)
+    record = proof_of(manifest, digest, Verdict.PROVEN, NOW + HOUR)
+    catalogue.add_proof(record, b"report")
+    (path,) = at(catalogue, f"{manifest.folder}/proofs").glob("*.json")
+    path.write_bytes(damage or proofs.encode(record)[:-40])
+    assert newest(catalogue).proof is None
+    assert newest(catalogue).verdict is Verdict.NOT_VERIFIED
+
+
+def test_a_report_without_its_record_is_no_proof(catalogue: Catalogue) -> None:
+    """The record is written last: killed before that, nothing is claimed."""
+    manifest = made_up()
+    put(catalogue.store, manifest)
+    catalogue.store.put_bytes(b"PROVEN", f"{manifest.folder}/proofs/20261122T090000000000Z.html")
+    assert newest(catalogue).verdict is Verdict.NOT_VERIFIED
+
+
+def test_last_proven_looks_past_newer_ones(catalogue: Catalogue) -> None:
+    proven = made_up(NOW)
+    catalogue.add_proof(proof_of(proven, put(catalogue.store, proven), Verdict.PROVEN, NOW + HOUR), b"")
+    failed = made_up(NOW + DAY)
+    catalogue.add_proof(proof_of(failed, put(catalogue.store, failed), Verdict.FAILED, NOW + DAY), b"")
+    put(catalogue.store, made_up(NOW + 2 * DAY))
+    found = catalogue.last_proven()
+    assert found is not None and found.id == proven.id
+
+
+def test_find_by_id_by_day_and_latest(catalogue: Catalogue) -> None:
+    for moment in (NOW, NOW + HOUR, NOW + DAY):
+        put(catalogue.store, made_up(moment))
+    assert catalogue.find("latest").id == backup_id(NOW + DAY)
+    assert catalogue.find("2026-11-22").id == backup_id(NOW + HOUR)
+    assert catalogue.find(backup_id(NOW)).id == backup_id(NOW)
+    today = catalogue.latest("2026-11-22")
+    assert today is not None and today.id == backup_id(NOW + HOUR)
+    assert catalogue.latest("2026-11-20") is None
+    for wanted in ("2026-11-20", "", "20261122", "Latest", "../shop", backup_id(NOW + 2 * DAY)):
+        with pytest.raises(ConfigError, match="BACKUP_NOT_FOUND"):
+            catalogue.find(wanted)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(-100, 100), st.booleans())
+def test_only_old_attempts_are_swept(hours: int, finished: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = LocalStore(Path(folder))
+        manifest = made_up(NOW - timedelta(hours=hours))
+        store.put_bytes(b"x", f"{manifest.folder}/dump/1.dat")
+        if finished:
+            put(store, manifest)
+        swept = Catalogue(store, "shop").sweep(NOW)
+        assert swept == ([manifest.folder] if hours > 24 and not finished else [])
+        assert store.exists(f"{manifest.folder}/dump/1.dat") == (not swept)
+
+
+def test_sweeping_leaves_strangers_and_other_databases_alone(catalogue: Catalogue) -> None:
+    keys = ("shop/logical/2026-01-01/notes/x", "other/logical/2026-01-01/20260101T000000Z/dump/x", "shop/wal/1/x")
+    for key in keys:
+        catalogue.store.put_bytes(b"x", key)
+    assert catalogue.sweep(NOW) == []
+    assert all(map(catalogue.store.exists, keys))

@@ -1,0 +1,70 @@
+"""A run in a process of its own, for tests that kill it: tells every stage as it begins, advances and ends.
+
+    python -m gs_backup_assets_tests.recovery.runner take|checksum|prove|restore FOLDER [RULES]
+
+The source's address is in TEST_DATABASE_URL, the target's of a restore in TEST_INTO_URL. Signals are handled as by
+`gs-backup`, so that both ways are shown: cleaning up by itself, and, after SIGKILL, by the guardian.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.cli.main import _terminated
+from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.postgres.connection import target_from_environment
+from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.proving import prove_and_record
+from gs_backup_assets.recovery.restore import restore_backup
+from gs_backup_assets.recovery.stored_bytes import check_stored_bytes
+from gs_backup_assets.recovery.take import partition_of, take_backup
+from gs_backup_assets.vault.opening import open_store
+
+
+class Printer:
+    """A listener that prints one line for each event, at once."""
+
+    def __init__(self) -> None:
+        self._advanced: set[str] = set()
+
+    def stage_started(self, stage: str) -> None:
+        print(f"started {stage}", flush=True)
+
+    def stage_advanced(self, stage: str, done: int, total: int | None, unit: str, seconds: float) -> None:
+        if stage not in self._advanced:
+            self._advanced.add(stage)
+            print(f"advanced {stage}", flush=True)
+
+    def stage_ended(self, stage: str, seconds: float, ok: bool) -> None:
+        print(f"ended {stage} {ok}", flush=True)
+
+
+def settings_of(folder: Path, rules: str = "none") -> DatabaseSettings:
+    return DatabaseSettings(name="shop", url_env="TEST_DATABASE_URL", timezone="UTC", folder=folder, rules=rules)
+
+
+def main(what: str, folder: str, rules: str = "none") -> None:
+    signal.signal(signal.SIGTERM, _terminated)
+    settings = settings_of(Path(folder), rules)
+    store = open_store(settings)
+    progress = Progress(Printer())
+    if what == "take":
+        day = partition_of(datetime.now(timezone.utc), settings.zone)
+        take_backup(settings, target_from_environment(settings.url_env), store, day, progress)
+        return
+    entry = Catalogue(store, settings.name).find("latest")
+    if what == "checksum":
+        with progress.stage("checksum") as stage:
+            print(check_stored_bytes(store, entry, stage).status.value, flush=True)
+    elif what == "prove":
+        print(prove_and_record(settings, store, entry, progress).record.verdict.value, flush=True)
+    else:
+        print(restore_backup(settings, store, entry, target_from_environment("TEST_INTO_URL"), progress).verdict.value)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
