@@ -62,11 +62,14 @@ def _dagster(page: Page) -> None:
     page.goto(f"{UI}/locations/{LOCATION}/asset-groups/{group}/lineage")
     page.get_by_text("verified_restore").first.wait_for(timeout=60_000)
     page.wait_for_timeout(4000)  # the graph is laid out and zoomed with an animation
-    page.get_by_text("verified_restore").last.hover()
+    page.get_by_text("backup_checksum").last.hover()  # the middle of the chain stays where it is
     for _ in range(4):  # near enough for the nodes to show partitions and checks
-        page.mouse.wheel(0, -120)
+        page.mouse.wheel(0, -110)
         page.wait_for_timeout(500)
-    page.screenshot(path=IMAGES / "lineage.png")
+    node = page.get_by_text("verified_restore").last.bounding_box()
+    assert node is not None
+    top = max(0.0, min(node["y"] - 60, 900 - 240))
+    page.screenshot(path=IMAGES / "lineage.png", clip={"x": 242, "y": top, "width": 1300, "height": 240})
     page.goto(f"{UI}/assets/{group}/integrity_report?view=checks")
     page.get_by_text("foreign_keys_hold").first.wait_for(timeout=60_000)
     page.wait_for_timeout(2000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -63,3 +64,10 @@ def any_server(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 def release_of(cluster: Cluster) -> Release:
     """The release of a cluster's programs."""
     return cluster.toolchain.release
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 DEADLINE = 60.0  # seconds: far more than needed, for a machine that is busy with other tests
@@ -45,7 +47,13 @@ def processes_with(text: str) -> list[tuple[int, str]]:
 
 def kill(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process that may have ended already."""
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that the account of servers may enter; pytest's own are private."""
+    with tempfile.TemporaryDirectory(prefix="gs-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)

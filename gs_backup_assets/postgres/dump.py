@@ -129,7 +129,8 @@ def explain(finished: Finished, *, lock_wait: float = LOCK_WAIT_SECONDS) -> None
             f"{finished.program} is older than the server.",
             "`gs-backup toolchain add MAJOR` fetches programs of the server's major.",
         )
-    if "could not obtain lock" in words or "lock timeout" in words:
+    # pg_dump limits its waiting by statement_timeout, and switches that off for everything else.
+    if "could not obtain lock" in words or "statement timeout" in words:
         raise ProgramError("LOCK_TIMEOUT", lock_timeout_message(lock_wait), LOCK_TIMEOUT_HINT)
     if "No space left on device" in words:
         raise ProgramError(

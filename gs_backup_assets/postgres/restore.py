@@ -90,7 +90,7 @@ _CLASSES = tuple(
         (
             "ARCHIVE_DAMAGED",
             Origin.BACKUP,
-            r"could not open (input|toc|TOC) file|corrupt|decompression failed|invalid (block|data)",
+            r"could not (open|close) (input|data|toc|TOC) file|corrupt|decompression failed|invalid (block|data)",
         ),
         (
             "DATA_UNREADABLE",
@@ -107,6 +107,7 @@ _ENTRY = re.compile(r"from TOC entry \d+; \d+ \d+ (.*)$")
 _ERROR = re.compile(r"(?:error|fatal|FATAL|ERROR):\s+(.*)$")
 _SUMMARY = re.compile(r"warning: errors ignored on restore: (\d+)")
 _NAME = r'(?:"(?:[^"]|"")*"|[^\s."(;]+)'
+_COPY = re.compile(r'COPY failed for table "(?P<table>.*?)": ')
 _FOREIGN_KEY = re.compile(
     rf"^ALTER TABLE (?:ONLY )?{_NAME}\.(?P<table>{_NAME})\s+ADD CONSTRAINT (?P<name>{_NAME}) FOREIGN KEY"
 )
@@ -136,7 +137,7 @@ def parse_errors(lines: Sequence[str]) -> tuple[RestoreError, ...]:
         if message:
             code, origin = classify(message)
             order = "\n".join(command).strip()
-            label = _entry_of(order, entry)
+            label = _entry_of(order, message, entry)
             errors.append(RestoreError(code, origin, label, without_data(code, entry, message), order))
         message, command, in_command = "", [], False
 
@@ -157,8 +158,10 @@ def parse_errors(lines: Sequence[str]) -> tuple[RestoreError, ...]:
     return tuple(errors)
 
 
-def _entry_of(command: str, entry: str) -> str:
-    """The entry that an error belongs to: parallel jobs mix their lines, but a message and its command stay together."""
+def _entry_of(command: str, message: str, entry: str) -> str:
+    """The entry that an error belongs to: parallel jobs mix or omit it, but a message and its command stay together."""
+    if match := _COPY.match(message):
+        return f"TABLE DATA {match['table']}"
     if match := _FOREIGN_KEY.match(command):
         name = f"FK CONSTRAINT {_plain(match['table'])} {_plain(match['name'])} "
         return entry if entry.startswith(name) else f"{name}-"

@@ -15,7 +15,7 @@ from gs_backup_assets.catalogue.manifest import Manifest
 from gs_backup_assets.catalogue.objectives import CRITICAL_CLASS, class_of
 from gs_backup_assets.catalogue.verdict import CheckResult, Status, Verdict, verdict_of
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.errors import ConfigError, ProofFailed, SourceError
+from gs_backup_assets.errors import ConfigError, NotVerifiable, ProofFailed, SourceError
 from gs_backup_assets.postgres.cluster import drop_database
 from gs_backup_assets.postgres.connection import Target, connect, query, server_facts
 from gs_backup_assets.postgres.release import Release
@@ -109,9 +109,11 @@ def restore_backup(
             )
             full = time.monotonic() - started
             checks = compare_restored(manifest, restored, server, spool, jobs=jobs, progress=progress).checks
-        except BaseException:
+        except BaseException as error:
             with suppress(SourceError), connect(server.admin) as connection:
                 drop_database(connection, working)
+            if isinstance(error, NotVerifiable):  # the server could not do its work: nothing is there to verify
+                raise SourceError(error.code, error.message, error.hint) from error
             raise
     verdict = verdict_of(checks)
     with progress.stage("name"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from gs_backup_assets.catalogue.manifest import Manifest
+from gs_backup_assets.errors import NotVerifiable
 from gs_backup_assets.postgres.connection import Target, connect
 from gs_backup_assets.postgres.restore import (
     RestoreError,
@@ -22,6 +24,8 @@ from gs_backup_assets.recovery.servers import RestoreServer, create_restored, ex
 from gs_backup_assets.recovery.take import DUMP_FOLDER, GLOBALS_FILE
 
 SECTIONS = ("pre-data", "data", "post-data")
+# What libpq and the server say when the server has ended in the middle of the work.
+_LOST = re.compile(r"server closed the connection|terminating connection|the database system is|connection to server")
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ def restore_fetched(
     """Create `database` on the server and restore everything into it: roles, schema, data, indexes and constraints.
 
     With `critical` (quoted, qualified tables) those are loaded, indexed and analysed before the others; `core_done`
-    is called when they can be used. The caller drops the database. Nothing is raised for errors of the restore itself:
-    they are in the result.
+    is called when they can be used. The caller drops the database. Errors of the restore itself are in the result, but
+    for those that only say that the server could not do its work: NotVerifiable (`NO_SPACE`, `SERVER_LOST`).
     """
     with progress.stage("restore"):
         target = create_restored(server, database, manifest)
@@ -73,12 +77,30 @@ def restore_fetched(
         else:
             errors += restore(sections=SECTIONS)
         errors = [error for error in errors if not _only_too_new(error, server)]
+        _require_a_sound_server(errors, server)
         errors = list(blame_omissions(errors, [o.name for o in manifest.omissions if o.loses_data]))
         with connect(target, settings={"session_replication_role": "replica"} if server.owners else {}) as connection:
             not_valid = add_not_valid(connection, errors)
     with progress.stage("analyze"):
         analyze(target)
     return Restored(target, tuple(errors), not_valid)
+
+
+def _require_a_sound_server(errors: Sequence[RestoreError], server: RestoreServer) -> None:
+    """What is missing because a disk was full, or a server crashed, must not be held against the backup."""
+    for error in errors:
+        if error.code == "NO_SPACE":
+            raise NotVerifiable(
+                "NO_SPACE",
+                f"The disk of the {server.label} is full: {error.message}",
+                "Free space there; for a throwaway server, set TMPDIR to a disk with room for the whole database.",
+            )
+        if _LOST.search(error.message):
+            raise NotVerifiable(
+                "SERVER_LOST",
+                f"The {server.label} went away: {error.message}",
+                "Look for a full disk or a lack of memory, and for a restart; then try again.",
+            )
 
 
 def _only_too_new(error: RestoreError, server: RestoreServer) -> bool:

@@ -36,6 +36,8 @@ def workspace(purpose: str, *, parent: Path | None = None, owner: Account | None
     try:
         base.mkdir(parents=True, exist_ok=True)
         sweep(base)
+        if owner is not None and owner != current_account() and not owner.can_traverse(base):
+            raise PermissionError(errno.EACCES, f"the account {owner.name} may not enter it")
         folder, lock = _make(base, purpose)
     except OSError as error:
         raise _unusable(base, error) from error
@@ -141,5 +143,5 @@ def _unusable(base: Path, error: OSError) -> ProgramError:
     return ProgramError(
         "WORKSPACE_UNUSABLE",
         f"No private folder can be made in {base}: {error.strerror or error}.",
-        "Set TMPDIR to a folder that this account may write to.",
+        "Set TMPDIR to a folder that this account may write to, and that the account of servers may enter.",
     )

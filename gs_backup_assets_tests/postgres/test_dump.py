@@ -153,7 +153,7 @@ def test_globals_are_private_and_hold_passwords_only_on_request(server17: Cluste
     [
         ("pg_dump: error: aborting because of server version mismatch", "PROGRAMS_OLDER_THAN_SERVER"),
         ("pg_dump: error: could not write to file: No space left on device", "NO_SPACE"),
-        ("pg_dump: error: query failed: ERROR:  canceling statement due to lock timeout", "LOCK_TIMEOUT"),
+        ("pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout", "LOCK_TIMEOUT"),
         ("pg_dump: error: something else", "PROGRAM_FAILED"),
     ],
 )

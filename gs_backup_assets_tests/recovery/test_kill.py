@@ -15,12 +15,12 @@ import pytest
 
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.verdict import Verdict
-from gs_backup_assets.postgres.cluster import Cluster, create_database, drop_database
+from gs_backup_assets.postgres.cluster import Cluster, drop_database
 from gs_backup_assets.postgres.connection import Target, connect, query
 from gs_backup_assets.sample.generate import load_sample
 from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets_tests.conftest import fresh_database
-from gs_backup_assets_tests.processes import processes_with, wait_until
+from gs_backup_assets_tests.processes import open_folder, processes_with, wait_until
 from gs_backup_assets_tests.recovery.runner import settings_of
 
 ROOT = Path(__file__).parents[2]
@@ -129,9 +129,10 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, source: Target) -> Scene:
-    (tmp_path / "tmp").mkdir()
-    return Scene(tmp_path, source, source.with_database("wanted"))
+def scene(source: Target) -> Iterator[Scene]:
+    with open_folder() as folder:
+        (folder / "tmp").mkdir()
+        yield Scene(folder, source, source.with_database("wanted"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)

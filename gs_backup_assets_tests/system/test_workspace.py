@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gs_backup_assets.errors import ProgramError, StoreError
+from gs_backup_assets.system.account import server_account
 from gs_backup_assets.system.workspace import sweep, workspace
 from gs_backup_assets_tests.processes import processes_with, wait_until
 
@@ -40,6 +41,7 @@ import os, sys, time
 from pathlib import Path
 from gs_backup_assets.system.guardian import guardian
 from gs_backup_assets.system.programs import Program
+from gs_backup_assets.system.account import server_account
 from gs_backup_assets.system.workspace import workspace
 with workspace("spool", parent=Path(sys.argv[1])) as folder:
     (folder / "dump").write_text("plaintext")
@@ -101,6 +103,7 @@ def test_two_processes_at_once_do_not_sweep_each_other(tmp_path: Path) -> None:
     source = """
 import sys
 from pathlib import Path
+from gs_backup_assets.system.account import server_account
 from gs_backup_assets.system.workspace import workspace
 for _ in range(150):
     with workspace("spool", parent=Path(sys.argv[1])) as folder:
@@ -156,6 +159,16 @@ def test_other_errors_pass_through(tmp_path: Path) -> None:
     # Another disk is full, not this one.
     with pytest.raises(OSError, match="No space"), workspace("spool", parent=tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root hands folders to another account")
+def test_a_parent_that_the_owner_may_not_enter_is_told(tmp_path: Path) -> None:
+    """Else initdb says something about a data directory, and nobody thinks of TMPDIR."""
+    tmp_path.chmod(0o700)
+    with pytest.raises(ProgramError, match="WORKSPACE_UNUSABLE.*may not enter.*TMPDIR"):
+        with workspace("proof", parent=tmp_path, owner=server_account()):
+            pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_parent_that_cannot_be_used_is_an_error_with_a_code(tmp_path: Path) -> None:
