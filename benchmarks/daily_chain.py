@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gs_backup_assets.catalogue import manifest, proof
 from gs_backup_assets.postgres.cluster import Cluster, create_database, drop_database, running_cluster
 from gs_backup_assets.postgres.connection import connect, query
 from gs_backup_assets.postgres.toolchain import embedded_server
@@ -176,7 +177,8 @@ def _ours(server: Cluster, folder: Path, fingerprint: str) -> Ours:
     wall = time.monotonic() - started
     assert process.stdout is not None
     backup = json.loads(process.stdout.read())["backup"]
-    stages = [*backup["manifest"]["stage_seconds"].items(), *backup["proof"]["stage_seconds"].items()]
+    seconds = {**backup["manifest"]["stage_seconds"], **backup["proof"]["stage_seconds"]}
+    stages = [(name, seconds[name]) for name in (*manifest.STAGES, *proof.STAGES) if name in seconds]
     return Ours(wall, tuple(stages), backup["stored_bytes"], peak.process, peak.programs, backup["verdict"])
 
 

@@ -29,7 +29,7 @@ _ROLES = (
 _TYPES = (
     "CREATE TYPE mood AS ENUM ('sad', 'ok')",
     "ALTER TYPE mood ADD VALUE 'glad' BEFORE 'ok'",  # the order of the labels is not the order of their OIDs
-    "CREATE TYPE pair AS (a integer, \"B b\" text)",
+    'CREATE TYPE pair AS (a integer, "B b" text)',
     "CREATE TYPE floatspan AS RANGE (subtype = float8, subtype_diff = float8mi)",
     "CREATE DOMAIN positive AS integer CHECK (VALUE > 0)",
     "CREATE DOMAIN postcode AS text COLLATE \"C\" NOT NULL DEFAULT '0000' CONSTRAINT digits CHECK (VALUE ~ '^[0-9]+$')",
@@ -65,7 +65,7 @@ _TYPES = (
     "INSERT INTO no_columns DEFAULT VALUES",
     "INSERT INTO no_columns DEFAULT VALUES",
     "CREATE TABLE no_rows (id integer PRIMARY KEY, t text)",
-    "CREATE TABLE r (r integer, t text, \"r.*\" text)",
+    'CREATE TABLE r (r integer, t text, "r.*" text)',
     "INSERT INTO r VALUES (1, 'x', 'y'), (2, NULL, ''), (NULL, NULL, NULL)",
     "CREATE TABLE dropped_column (a integer, b integer, c text)",
     "INSERT INTO dropped_column VALUES (1, 2, 'c')",
@@ -89,14 +89,14 @@ _TYPES = (
 _NAMES = (
     'CREATE SCHEMA "Mixed Case"',
     'CREATE SCHEMA "we%ird"',
-    "CREATE SCHEMA \"it's.a \"\"schema\"\"\"",
+    'CREATE SCHEMA "it\'s.a ""schema"""',
     'CREATE SCHEMA "ünïcödé 表"',
     'CREATE TABLE "Mixed Case"."User" (id serial PRIMARY KEY, "e-mail" text UNIQUE, "%s" text, "{}" text)',
     """INSERT INTO "Mixed Case"."User" ("e-mail", "%s", "{}") VALUES ('a@example.org', '100%', '{0}'), ('b', '%(x)s', NULL)""",
     'CREATE TABLE "we%ird"."a.b" ("c d" integer)',
     'INSERT INTO "we%ird"."a.b" VALUES (1)',
-    "CREATE TABLE \"it's.a \"\"schema\"\"\".\"ta\"\"ble; --\" (\"co'l\" text)",
-    "INSERT INTO \"it's.a \"\"schema\"\"\".\"ta\"\"ble; --\" VALUES ('x')",
+    'CREATE TABLE "it\'s.a ""schema"""."ta""ble; --" ("co\'l" text)',
+    'INSERT INTO "it\'s.a ""schema"""."ta""ble; --" VALUES (\'x\')',
     'CREATE TABLE "ünïcödé 表"."naïve 😀" ("größe" text)',
     """INSERT INTO "ünïcödé 表"."naïve 😀" VALUES ('Ünï')""",
     'CREATE SEQUENCE "ünïcödé 表"."Folge, die"',
@@ -138,15 +138,15 @@ END $body$""",
     "CREATE MATERIALIZED VIEW unpopulated AS SELECT * FROM parent WITH NO DATA",
     "CREATE MATERIALIZED VIEW of_populated AS SELECT count(*) AS count FROM populated",
     "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.t := 'stamped'; RETURN NEW; END$$",
-    "CREATE TRIGGER \"before it\" BEFORE INSERT ON no_rows FOR EACH ROW EXECUTE FUNCTION stamp()",
+    'CREATE TRIGGER "before it" BEFORE INSERT ON no_rows FOR EACH ROW EXECUTE FUNCTION stamp()',
     "CREATE TRIGGER off BEFORE UPDATE ON no_rows FOR EACH ROW EXECUTE FUNCTION stamp()",
     "ALTER TABLE no_rows DISABLE TRIGGER off",
     "CREATE RULE no_delete AS ON DELETE TO parent DO INSTEAD NOTHING",
     "ALTER TABLE no_rows ENABLE ROW LEVEL SECURITY",
-    "CREATE POLICY mine ON no_rows TO \"zoo keeper\", zoo_guest USING (t = current_user) WITH CHECK (id > 0)",
-    "CREATE STATISTICS together (dependencies) ON a, \"B b\" FROM composed",
+    'CREATE POLICY mine ON no_rows TO "zoo keeper", zoo_guest USING (t = current_user) WITH CHECK (id > 0)',
+    'CREATE STATISTICS together (dependencies) ON a, "B b" FROM composed',
     "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no DDL here'; END$$",
-    "CREATE TABLE references_user (id integer PRIMARY KEY, \"userId\" integer REFERENCES \"Mixed Case\".\"User\" ON DELETE SET NULL)",
+    'CREATE TABLE references_user (id integer PRIMARY KEY, "userId" integer REFERENCES "Mixed Case"."User" ON DELETE SET NULL)',
     "INSERT INTO references_user VALUES (1, 1), (2, NULL)",
     "CREATE TABLE itself (id integer PRIMARY KEY, parent integer REFERENCES itself DEFERRABLE INITIALLY DEFERRED)",
     "INSERT INTO itself VALUES (1, 2), (2, 1)",
@@ -160,7 +160,7 @@ END $body$""",
     "CREATE INDEX partial ON parent (lower(t)) WHERE id > 0",
     "CREATE TABLE booked (span int4range, EXCLUDE USING gist (span WITH &&))",
     "INSERT INTO booked VALUES ('[1,2)'), ('[2,3)')",
-    'CREATE PUBLICATION all_of_it FOR ALL TABLES',
+    "CREATE PUBLICATION all_of_it FOR ALL TABLES",
     "CREATE PUBLICATION some_of_it FOR TABLE parent, no_rows WITH (publish = 'insert')",
     "COMMENT ON TABLE parent IS E'two\\n-- lines\\n;'",
     "CREATE TEXT SEARCH CONFIGURATION plain (COPY = simple)",
@@ -170,14 +170,14 @@ _RIGHTS = (
     'ALTER TABLE parent OWNER TO "zoo keeper"',
     'ALTER SCHEMA "we%ird" OWNER TO zoo_admin',
     'ALTER FUNCTION commented(integer) OWNER TO "zoo ""reader"""',
-    'GRANT SELECT, INSERT ON parent TO zoo_guest WITH GRANT OPTION',
+    "GRANT SELECT, INSERT ON parent TO zoo_guest WITH GRANT OPTION",
     "GRANT SELECT (id) ON every_type TO zoo_guest",
     'GRANT USAGE ON SCHEMA "Mixed Case" TO PUBLIC',
     "REVOKE EXECUTE ON FUNCTION commented(integer) FROM PUBLIC",
-    "GRANT USAGE ON SEQUENCE downwards TO \"zoo \"\"reader\"\"\"",
+    'GRANT USAGE ON SEQUENCE downwards TO "zoo ""reader"""',
     "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO zoo_guest",
     "ALTER DEFAULT PRIVILEGES FOR ROLE zoo_admin IN SCHEMA public GRANT ALL ON TABLES TO zoo_guest",
-    "ALTER DEFAULT PRIVILEGES FOR ROLE \"zoo keeper\" IN SCHEMA public GRANT SELECT ON TABLES TO \"zoo \"\"reader\"\"\"",
+    'ALTER DEFAULT PRIVILEGES FOR ROLE "zoo keeper" IN SCHEMA public GRANT SELECT ON TABLES TO "zoo ""reader"""',
     "ALTER DEFAULT PRIVILEGES FOR ROLE zoo_admin REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
 )
 
@@ -187,7 +187,7 @@ _LARGE_OBJECTS = (
     "SELECT lo_put(lo_create(4713), 17000000, '\\x01')",  # longer than one block, with a hole
     'ALTER LARGE OBJECT 4712 OWNER TO "zoo keeper"',
     "COMMENT ON LARGE OBJECT 4711 IS 'a picture'",
-    'GRANT SELECT ON LARGE OBJECT 4711 TO zoo_guest',
+    "GRANT SELECT ON LARGE OBJECT 4711 TO zoo_guest",
 )
 
 
@@ -238,7 +238,9 @@ def zoo(cluster: Cluster) -> Iterator[Target]:
     try:
         execute(admin, *_ROLES, f"CREATE TABLESPACE {name} LOCATION '{tablespace}'")
         target = cluster.target(name)
-        newer = [s for major, statements in _NEWER.items() for s in statements if cluster.toolchain.release.major >= major]
+        newer = [
+            s for major, statements in _NEWER.items() for s in statements if cluster.toolchain.release.major >= major
+        ]
         execute(
             target,
             *_TYPES,
@@ -264,7 +266,10 @@ def zoo(cluster: Cluster) -> Iterator[Target]:
                     quoted = '"' + role.replace('"', '""') + '"'
                     execute(admin, f"DROP OWNED BY {quoted} CASCADE")
             if cluster.toolchain.release.major >= 15:
-                execute(admin, "DO $$BEGIN REVOKE SET ON PARAMETER work_mem FROM zoo_guest; EXCEPTION WHEN undefined_object THEN END$$")
+                execute(
+                    admin,
+                    "DO $$BEGIN REVOKE SET ON PARAMETER work_mem FROM zoo_guest; EXCEPTION WHEN undefined_object THEN END$$",
+                )
             for role in ROLES:
                 quoted = '"' + role.replace('"', '""') + '"'
                 execute(admin, f"DROP ROLE IF EXISTS {quoted}")

@@ -234,11 +234,11 @@ class Rule(_Model):
 
     id: Id
     title: Text
-    description: Text
+    description: str = ""
     severity: Literal["critical", "warning"]
     table: Id
     check: Check
-    hint: Text
+    hint: str = ""
 
     def aliases(self) -> tuple[str, ...]:
         """Every table that the rule reads, its own first."""

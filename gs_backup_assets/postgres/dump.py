@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gs_backup_assets.errors import ConfigError, ProgramError
 from gs_backup_assets.postgres.inventory import Inventory
-from gs_backup_assets.postgres.toolchain import Toolchain
 from gs_backup_assets.postgres.snapshot import LOCK_TIMEOUT_HINT, LOCK_WAIT_SECONDS, lock_timeout_message
+from gs_backup_assets.postgres.toolchain import Toolchain
 from gs_backup_assets.system.programs import Finished, run
 
 

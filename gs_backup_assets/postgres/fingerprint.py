@@ -56,6 +56,7 @@ class SequencePrint(_Record):
     sequence_schema: str
     name: str
     increment: int
+    cycles: bool = False
     before: SequenceState
     after: SequenceState
 
@@ -199,17 +200,18 @@ def _print_table(connection: Connection, relation: Relation, level: Level) -> Ta
 
 
 def _print_sequences(connection: Connection, sequences: Sequence[Relation]) -> tuple[SequencePrint, ...]:
-    increments = {
-        (schema, name): increment
-        for schema, name, increment in query(
-            connection, "SELECT schemaname, sequencename, increment_by FROM pg_sequences"
+    steps = {
+        (schema, name): (increment, cycles)
+        for schema, name, increment, cycles in query(
+            connection, "SELECT schemaname, sequencename, increment_by, cycle FROM pg_sequences"
         )
     }
     return tuple(
         SequencePrint(
             sequence_schema=relation.schema,
             name=relation.name,
-            increment=increments[relation.schema, relation.name],
+            increment=steps[relation.schema, relation.name][0],
+            cycles=steps[relation.schema, relation.name][1],
             before=state,
             after=state,
         )

@@ -14,7 +14,6 @@ from gs_backup_assets.postgres.inventory import quote
 from gs_backup_assets.postgres.toolchain import Toolchain
 from gs_backup_assets.system.programs import Finished, run
 
-
 # Event triggers of the source would forbid the restore's own statements. Only a superuser may set this (PostgreSQL
 # manual, "session_replication_role").
 NO_TRIGGERS = "-c session_replication_role=replica"
@@ -60,7 +59,7 @@ _CLASSES = tuple(
         (
             "COLLATION_MISSING",
             Origin.ENVIRONMENT,
-            r"could not (create locale|open collator)|collation .* does not exist",
+            r"could not (create locale|open collator)|ICU is not supported|collation .* does not exist",
         ),
         ("EXTENSION_NOT_PRELOADED", Origin.ENVIRONMENT, r"shared_preload_libraries|must be preloaded"),
         ("NO_SPACE", Origin.ENVIRONMENT, r"No space left on device"),
@@ -113,7 +112,9 @@ _FOREIGN_KEY = re.compile(
 )
 # Entries whose restoration reads rows: what the server quotes then may be somebody's data. The names of relations and
 # constraints are not, and the classes of errors that consist of them keep their quotes.
-_ENTRY_READS_ROWS = re.compile(r"^(TABLE DATA|MATERIALIZED VIEW DATA|INDEX|CONSTRAINT|(FK |CHECK )CONSTRAINT|BLOBS?) |^$")
+_ENTRY_READS_ROWS = re.compile(
+    r"^(TABLE DATA|MATERIALIZED VIEW DATA|INDEX|CONSTRAINT|(FK |CHECK )CONSTRAINT|BLOBS?) |^$"
+)
 _QUOTES_DATA = frozenset({"DATA_UNREADABLE", "RESTORE_ERROR"})
 _QUOTED = re.compile(r'"(?:[^"]|"(?=\w))*"|\'[^\']*\'')
 
@@ -315,15 +316,13 @@ def add_not_valid(connection: Connection, errors: Sequence[RestoreError]) -> tup
 
 @dataclass(frozen=True)
 class TocEntry:
-    """One line of `pg_restore --list`."""
+    """One line of `pg_restore --list`, and its label: kind, schema, name and owner, which only spaces separate."""
 
     line: str
-    description: str
-    schema: str
-    rest: str
+    label: str
 
 
-_TOC_LINE = re.compile(r"^\d+; \d+ \d+ (?P<description>[A-Z][A-Z ]*?[A-Z]) (?P<schema>\S+) (?P<rest>.*)$")
+_TOC_LINE = re.compile(r"\d+; \d+ \d+ (?P<label>.+)")
 
 
 def list_entries(toolchain: Toolchain, folder: Path, *, section: str) -> tuple[TocEntry, ...]:
@@ -336,7 +335,7 @@ def list_entries(toolchain: Toolchain, folder: Path, *, section: str) -> tuple[T
             "Use another backup; `gs-backup list` shows which are proven.",
         )
     entries = []
-    for line in finished.stdout.splitlines():
-        if match := _TOC_LINE.match(line):
-            entries.append(TocEntry(line, match["description"], match["schema"], match["rest"]))
+    for line in finished.stdout.split("\n"):
+        if match := _TOC_LINE.fullmatch(line):
+            entries.append(TocEntry(line, match["label"]))
     return tuple(entries)

@@ -77,7 +77,7 @@ def split_schema(text: str, *, revalidated: Collection[str] = ()) -> tuple[Schem
     text = text.replace(_TRAILER, "")
     headers = list(HEADER.finditer(text))
     parts: dict[tuple[str, str, str, str], list[str]] = {}
-    for header, following in zip(headers, [*headers[1:], None], strict=True):
+    for header, following in zip(headers, [*headers, None][1:], strict=True):
         body = text[header.end() : following.start() if following else len(text)]
         key = (header["type"], header["schema"], header["name"], header["owner"])
         parts.setdefault(key, []).append(_NOISE.sub("", _OWNER.sub("", body)).strip())

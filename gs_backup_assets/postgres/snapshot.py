@@ -12,7 +12,9 @@ from gs_backup_assets.postgres.connection import Connection, ServerFacts, Target
 from gs_backup_assets.postgres.inventory import Inventory, take_inventory
 
 LOCK_WAIT_SECONDS = 120.0
-LOCK_TIMEOUT_HINT = "Look in pg_locks for an ACCESS EXCLUSIVE lock (a migration, VACUUM FULL), and run the backup again."
+LOCK_TIMEOUT_HINT = (
+    "Look in pg_locks for an ACCESS EXCLUSIVE lock (a migration, VACUUM FULL), and run the backup again."
+)
 
 # The same for every version of this software: two backups of one database at once would compete for its disks.
 _ADVISORY_LOCK = 0x6773_6261_636B_7570  # "gsbackup"

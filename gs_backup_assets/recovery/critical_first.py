@@ -12,8 +12,6 @@ from gs_backup_assets.postgres.schema import HEADER
 from gs_backup_assets.postgres.toolchain import Toolchain
 from gs_backup_assets.system.programs import run
 
-_TABLE_DATA = "TABLE DATA"
-_SEQUENCE_SET = "SEQUENCE SET"
 # What a definition after the data is attached to, as pg_dump writes it, and what a foreign key refers to.
 _NAME = r'((?:"(?:[^"]|"")*"|[\w$]+)\.(?:"(?:[^"]|"")*"|[\w$]+))'
 _ATTACHED = re.compile(rf"(?:ALTER TABLE(?: ONLY)?| ON(?: ONLY)?) {_NAME}")
@@ -41,14 +39,14 @@ def split_dump(toolchain: Toolchain, dump: Path, critical: Collection[str]) -> S
     when both of its tables are critical.
     """
     wanted = {_plain(name) for name in critical}
+    quick = ("SEQUENCE SET ", *(f"TABLE DATA {table} " for table in wanted))
     attached = _attachments(toolchain, dump)
 
     def core_data(entry: TocEntry) -> bool:
-        table = f"{entry.schema}.{entry.rest.rsplit(' ', 1)[0]}"
-        return entry.description == _SEQUENCE_SET or (entry.description == _TABLE_DATA and table in wanted)
+        return entry.label.startswith(quick)
 
     def core_rest(entry: TocEntry) -> bool:
-        tables = attached.get(f"{entry.description} {entry.schema} {entry.rest}", frozenset())
+        tables = attached.get(entry.label, frozenset())
         return bool(tables) and tables <= wanted
 
     data = list_entries(toolchain, dump, section="data")
@@ -77,6 +75,6 @@ def _attachments(toolchain: Toolchain, dump: Path) -> dict[str, frozenset[str]]:
 
 
 def _plain(qualified: str) -> str:
-    """`public."Lesson"` and `"public"."Lesson"` name the same table."""
+    """`public."Lesson"` and `"public"."Lesson"` as `public Lesson`, which is how a table of contents names it."""
     parts = re.findall(r'"((?:[^"]|"")*)"|([\w$]+)', qualified)
-    return ".".join(quoted.replace('""', '"') or bare for quoted, bare in parts)
+    return " ".join(quoted.replace('""', '"') or bare for quoted, bare in parts)

@@ -199,7 +199,7 @@ def _between(sequence: SequencePrint, state: SequenceState) -> bool:
     if sequence.before == sequence.after:
         return False
     low, here, high = (_position(s, sequence.increment) for s in (sequence.before, state, sequence.after))
-    if high < low:  # it was set back or went round while the dump ran: any state in between is possible
+    if high < low or sequence.cycles:  # it was set back or went round while the dump ran: any state is possible
         return True
     return low <= here <= high
 

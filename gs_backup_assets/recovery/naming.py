@@ -12,6 +12,8 @@ from gs_backup_assets.postgres.inventory import quote
 _NAME_BYTES = 63  # NAMEDATALEN - 1: the server cuts longer names without a word
 _PATIENCE_SECONDS = 30.0
 _RESTORING = "restoring"
+_A_STAMP, _A_TOKEN = "20261122T080003Z", "000000"
+_TAIL = len(f"{_A_STAMP}_{_A_TOKEN}")
 
 
 def name_beside(database: str, what: str) -> str:
@@ -27,13 +29,9 @@ def working_name(database: str, stamp: str, token: str) -> str:
 
 def half_restored(connection: Connection, database: str) -> tuple[str, ...]:
     """Databases that restores of the same name are working on, or left behind when they were killed."""
-    stem = re.escape(working_name(database, "@", "@").split("@")[0])
-    rows = query(
-        connection,
-        "SELECT datname FROM pg_database WHERE datname ~ %s ORDER BY 1",
-        (rf"^{stem}\d{{8}}T\d{{6}}Z_[0-9a-f]+$",),
-    )
-    return tuple(name for (name,) in rows)
+    pattern = re.compile(re.escape(working_name(database, _A_STAMP, _A_TOKEN)[:-_TAIL]) + r"\d{8}T\d{6}Z_[0-9a-f]{6}")
+    names = query(connection, "SELECT datname FROM pg_database ORDER BY 1")
+    return tuple(name for (name,) in names if pattern.fullmatch(name))
 
 
 def rename(connection: Connection, current: str, new: str) -> None:

@@ -52,10 +52,11 @@ def restore_fetched(
 
     With `critical` (quoted, qualified tables) those are loaded, indexed and analysed before the others; `core_done`
     is called when they can be used. The caller drops the database. Errors of the restore itself are in the result, but
-    for those that only say that the server could not do its work: NotVerifiable (`NO_SPACE`, `SERVER_LOST`).
+    for those that only say that the server could not do its work: NotVerifiable (`CREATE_REFUSED`, `NO_SPACE`,
+    `SERVER_LOST`).
     """
     with progress.stage("restore"):
-        target = create_restored(server, database, manifest)
+        target = _create(server, database, manifest)
         environment = target.write_service_file(fetched)
         errors: list[RestoreError] = []
         if server.owners:
@@ -84,6 +85,19 @@ def restore_fetched(
     with progress.stage("analyze"):
         analyze(target)
     return Restored(target, tuple(errors), not_valid)
+
+
+def _create(server: RestoreServer, database: str, manifest: Manifest) -> Target:
+    import psycopg2
+
+    try:
+        return create_restored(server, database, manifest)
+    except psycopg2.Error as error:
+        raise NotVerifiable(
+            "CREATE_REFUSED",
+            f"The {server.label} does not create a database: {str(error).splitlines()[0]}.",
+            "Give the role CREATEDB, or the server what the message says is missing.",
+        ) from error
 
 
 def _require_a_sound_server(errors: Sequence[RestoreError], server: RestoreServer) -> None:

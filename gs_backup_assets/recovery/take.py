@@ -181,9 +181,7 @@ def _dump_and_fingerprint(
                 database=target.database,
                 passwords=dump.role_passwords,
             )
-            schema = read_schema(
-                toolchain, environment, snapshot=snapshot.name, exclude=exclude, lock_wait=lock_wait
-            )
+            schema = read_schema(toolchain, environment, snapshot=snapshot.name, exclude=exclude, lock_wait=lock_wait)
             dump_database(
                 toolchain,
                 environment,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -232,3 +233,13 @@ def test_importing_the_language_is_light() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_example_in_the_documentation_is_a_rule_file(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "shop.yaml").write_text(example, encoding="utf-8")
+    loaded = load_rules("shop.yaml", tmp_path)
+    assert [rule.id for rule in loaded.rules] == ["customer_email_missing", "order_orphaned", "order_paid_in_full"]
+    kinds = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert kinds == {choice.model_fields["kind"].annotation.__args__[0] for choice in get_args(get_args(Check)[0])}

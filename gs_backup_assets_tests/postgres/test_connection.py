@@ -76,7 +76,9 @@ def test_an_invalid_url_is_refused_without_being_repeated(url: str) -> None:
     assert caught.value.code == "URL_INVALID"
     assert "DATABASE_URL" in caught.value.message
     assert "hunt" not in str(caught.value)
-    assert caught.value.__suppress_context__ or caught.value.__context__ is None, "the parser's own error, which may hold the URL, would be shown"
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None, (
+        "the parser's own error, which may hold the URL, would be shown"
+    )
 
 
 def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

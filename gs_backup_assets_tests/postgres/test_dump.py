@@ -108,7 +108,9 @@ def test_a_table_that_stays_locked_is_a_lock_timeout(empty_database: Target, ser
         assert caught.value.code == "LOCK_TIMEOUT"
 
 
-def test_names_that_look_like_patterns_are_excluded_exactly(empty_database: Target, server17: Cluster, tmp_path: Path) -> None:
+def test_names_that_look_like_patterns_are_excluded_exactly(
+    empty_database: Target, server17: Cluster, tmp_path: Path
+) -> None:
     """pg_dump reads names as patterns: a table `a*` left out must not take `ab` with it."""
     names = ['"a*"', '"a?"', '"A.b"', '"x|y"', '"q""q"', '"p%s"', '"(z)"', '"ä 😀"', '"d$"']
     execute(

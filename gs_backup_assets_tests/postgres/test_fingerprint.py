@@ -110,7 +110,9 @@ def test_the_default_collation_and_session_settings_do_not_count(any_server: Clu
     with fresh_database(any_server) as one:
         execute(one, *statements)
         name = f"{one.database}_other"
-        execute(any_server.target(), f"CREATE DATABASE {name} TEMPLATE template0 LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'")
+        execute(
+            any_server.target(), f"CREATE DATABASE {name} TEMPLATE template0 LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'"
+        )
         try:
             other = any_server.target(name)
             execute(other, *statements)

@@ -118,7 +118,9 @@ def test_a_damaged_archive(any_server: Cluster, tmp_path: Path, compression: str
     if not Compression.parse(compression).supported_by(any_server.toolchain):
         return
     with fresh_database(any_server) as source:
-        execute(source, f"CREATE TABLE t AS SELECT i, '{_SECRET}' || md5(i::text) AS m FROM generate_series(1, 20000) i")
+        execute(
+            source, f"CREATE TABLE t AS SELECT i, '{_SECRET}' || md5(i::text) AS m FROM generate_series(1, 20000) i"
+        )
         dump = _dump(any_server, source, tmp_path, compression)
     (data,) = (path for path in dump.iterdir() if path.name != "toc.dat")
     whole = data.read_bytes()
@@ -166,7 +168,11 @@ def test_unknown_settings_point_to_the_programs() -> None:
     ("message", "code", "origin"),
     [
         ('extension "postgis" is not available', "EXTENSION_MISSING", Origin.ENVIRONMENT),
-        ('could not access file "$libdir/postgis-3": No such file or directory', "EXTENSION_MISSING", Origin.ENVIRONMENT),
+        (
+            'could not access file "$libdir/postgis-3": No such file or directory',
+            "EXTENSION_MISSING",
+            Origin.ENVIRONMENT,
+        ),
         ("pg_cron can only be loaded via shared_preload_libraries", "EXTENSION_NOT_PRELOADED", Origin.ENVIRONMENT),
         ('could not create locale "xx_XX": No such file or directory', "COLLATION_MISSING", Origin.ENVIRONMENT),
         ('collation "public.german" for encoding "UTF8" does not exist', "COLLATION_MISSING", Origin.ENVIRONMENT),
@@ -192,14 +198,14 @@ def test_details_hints_and_mixed_lines() -> None:
         ' constraint "a_fk"',
         f'DETAIL:  Key (mail)=({_SECRET}) is not present in table "p".',
         "Command was: ALTER TABLE ONLY public.a",
-        '    ADD CONSTRAINT a_fk FOREIGN KEY (mail) REFERENCES public.p(mail);',
+        "    ADD CONSTRAINT a_fk FOREIGN KEY (mail) REFERENCES public.p(mail);",
         "",
         "",
         'pg_restore: error: could not execute query: ERROR:  insert or update on table "b" violates foreign key'
         ' constraint "b_fk"',
         f'DETAIL:  Key (mail)=({_SECRET}) is not present in table "p".',
         "Command was: ALTER TABLE ONLY public.b",
-        '    ADD CONSTRAINT b_fk FOREIGN KEY (mail) REFERENCES public.p(mail);',
+        "    ADD CONSTRAINT b_fk FOREIGN KEY (mail) REFERENCES public.p(mail);",
         "pg_restore: warning: errors ignored on restore: 2",
     )
     first, second = parse_errors(lines)
@@ -231,9 +237,9 @@ def test_globals_leave_roles_that_exist_and_tablespaces_alone(server17: Cluster,
     script = tmp_path / "globals.sql"
     script.write_text(
         'CREATE ROLE "was there";\nALTER ROLE "was there" WITH LOGIN;\n'
-        "CREATE ROLE \"is new\";\nCOMMENT ON ROLE \"is new\" IS 'one\x0ctwo\u2028three';\n"
-        "CREATE TABLESPACE t OWNER x LOCATION '/nowhere';\nGRANT \"is new\" TO \"was there\";\n"
-        "GRANT no_such_role TO \"is new\";\n"
+        'CREATE ROLE "is new";\nCOMMENT ON ROLE "is new" IS \'one\x0ctwo\u2028three\';\n'
+        'CREATE TABLESPACE t OWNER x LOCATION \'/nowhere\';\nGRANT "is new" TO "was there";\n'
+        'GRANT no_such_role TO "is new";\n'
     )
     try:
         with connect(server17.target()) as connection:

@@ -36,7 +36,12 @@ def test_two_equal_databases_have_equal_schemas(any_server: Cluster, tmp_path: P
         execute(other, "CREATE TABLE gone ()", *_BASE, "DROP TABLE gone")
         objects = _objects(any_server, one, tmp_path)
         assert objects == _objects(any_server, other, tmp_path)
-        assert {"TABLE public.t", "FK CONSTRAINT public.u u_id_fkey", "TRIGGER public.t tr", "FUNCTION public.f()"} <= set(objects)
+        assert {
+            "TABLE public.t",
+            "FK CONSTRAINT public.u u_id_fkey",
+            "TRIGGER public.t tr",
+            "FUNCTION public.f()",
+        } <= set(objects)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +121,10 @@ def test_noise_is_taken_out() -> None:
     one = split_schema(dump("abc", ""))
     assert one == split_schema(dump("xyz", "SET default_tablespace = '';\nSET default_table_access_method = heap;\n"))
     assert [o.label for o in one] == ["TABLE public.t"]
+
+
+def test_an_empty_database_has_no_objects() -> None:
+    assert split_schema("--\n-- PostgreSQL database dump\n--\n\nSET row_security = off;\n") == ()
 
 
 def test_a_revalidated_key_is_compared_without_its_mark() -> None:

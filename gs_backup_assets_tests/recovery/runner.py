@@ -8,6 +8,7 @@ The source's address is in TEST_DATABASE_URL, the target's of a restore in TEST_
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from datetime import datetime, timezone
@@ -25,6 +26,11 @@ from gs_backup_assets.recovery.take import partition_of, take_backup
 from gs_backup_assets.vault.opening import open_store
 
 
+def tell(line: str) -> None:
+    """One line in one write: dump and fingerprint tell theirs from two threads."""
+    os.write(1, f"{line}\n".encode())
+
+
 class Printer:
     """A listener that prints one line for each event, at once."""
 
@@ -32,15 +38,15 @@ class Printer:
         self._advanced: set[str] = set()
 
     def stage_started(self, stage: str) -> None:
-        print(f"started {stage}", flush=True)
+        tell(f"started {stage}")
 
     def stage_advanced(self, stage: str, done: int, total: int | None, unit: str, seconds: float) -> None:
         if stage not in self._advanced:
             self._advanced.add(stage)
-            print(f"advanced {stage}", flush=True)
+            tell(f"advanced {stage}")
 
     def stage_ended(self, stage: str, seconds: float, ok: bool) -> None:
-        print(f"ended {stage} {ok}", flush=True)
+        tell(f"ended {stage} {ok}")
 
 
 def settings_of(folder: Path, rules: str = "none") -> DatabaseSettings:
@@ -59,11 +65,13 @@ def main(what: str, folder: str, rules: str = "none") -> None:
     entry = Catalogue(store, settings.name).find("latest")
     if what == "checksum":
         with progress.stage("checksum") as stage:
-            print(check_stored_bytes(store, entry, stage).status.value, flush=True)
+            status = check_stored_bytes(store, entry, stage).status
+        tell(status.value)
     elif what == "prove":
-        print(prove_and_record(settings, store, entry, progress).record.verdict.value, flush=True)
+        tell(prove_and_record(settings, store, entry, progress).record.verdict.value)
     else:
-        print(restore_backup(settings, store, entry, target_from_environment("TEST_INTO_URL"), progress).verdict.value)
+        into = target_from_environment("TEST_INTO_URL")
+        tell(restore_backup(settings, store, entry, into, progress).verdict.value)
 
 
 if __name__ == "__main__":

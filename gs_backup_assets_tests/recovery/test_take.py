@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from gs_backup_assets.catalogue.catalogue import Catalogue, parse_id
 from gs_backup_assets.catalogue.manifest import backup_id
 from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.errors import BackupError, ConfigError, SourceError
-from gs_backup_assets.postgres.cluster import Cluster
+from gs_backup_assets.postgres.cluster import Cluster, running_cluster
 from gs_backup_assets.postgres.connection import Target, connect, query
 from gs_backup_assets.postgres.snapshot import exported_snapshot
 from gs_backup_assets.progress import Progress
@@ -116,7 +117,7 @@ def test_a_backup_of_a_database_in_use(empty_database: Target, tmp_path: Path, p
         "CREATE TABLE log (id bigserial PRIMARY KEY, t text DEFAULT md5(random()::text))",
         "CREATE SEQUENCE busy",
         "CREATE SEQUENCE down INCREMENT -2",
-        "CREATE SEQUENCE ring MAXVALUE 7 CYCLE",
+        "CREATE SEQUENCE ring MAXVALUE 101 CYCLE",
         "INSERT INTO log (t) SELECT md5(i::text) FROM generate_series(1, 20000) i",
     )
     stop = threading.Event()
@@ -170,7 +171,7 @@ def test_a_locked_table_ends_the_backup(empty_database: Target, tmp_path: Path, 
 
 
 def test_a_source_that_fails_is_a_source_error(empty_database: Target, tmp_path: Path) -> None:
-    """A view-like failure in the middle of reading: an extension's condition that divides by zero."""
+    """A failure in the middle of reading: an extension's condition that divides by zero."""
     execute(
         empty_database,
         "CREATE TABLE t (id integer)",
@@ -226,7 +227,10 @@ def test_a_reading_role_is_enough(any_server: Cluster, tmp_path: Path) -> None:
     assert record.verdict is Verdict.PROVEN, failures(record)
 
 
-_ALL_BUT = ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}", "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {role}")
+_ALL_BUT = (
+    "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+    "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {role}",
+)
 
 
 @pytest.mark.parametrize(
@@ -272,9 +276,7 @@ def test_what_the_role_cannot_read_is_neither_a_pass_nor_a_fault(
         assert record.check(sound).status is Status.PASSED, failures(record)
 
 
-def test_a_sequence_that_cannot_be_read_keeps_its_definition(
-    any_server: Cluster, tmp_path: Path
-) -> None:
+def test_a_sequence_that_cannot_be_read_keeps_its_definition(any_server: Cluster, tmp_path: Path) -> None:
     with (
         fresh_database(any_server) as target,
         throwaway_beside(any_server) as server,
@@ -297,8 +299,6 @@ def test_a_sequence_that_cannot_be_read_keeps_its_definition(
 
 
 def test_old_programs_fall_back_to_gzip(tmp_path: Path) -> None:
-    from gs_backup_assets.postgres.cluster import running_cluster
-
     with running_cluster(toolchain_of(15), purpose="test15", settings={"fsync": "off"}) as cluster:
         chain = chain_in(tmp_path)
         manifest = chain.take(cluster.target())
@@ -316,14 +316,14 @@ def test_a_password_shows_nowhere(
 
     def watch() -> None:
         while not stop.wait(0.005):
-            for place in Path("/proc").glob("[0-9]*/*"):
-                if place.name in ("cmdline", "environ"):
+            for process in filter(str.isdigit, os.listdir("/proc")):
+                for name in ("cmdline", "environ"):
                     try:
-                        data = place.read_bytes()
+                        data = Path("/proc", process, name).read_bytes()
                     except OSError:
-                        continue
+                        continue  # it has ended
                     if secret.encode() in data:
-                        seen.append(str(place))
+                        seen.append(f"{process} {name}")
                     elif b"PGSERVICEFILE" in data:
                         seen.append("a child")
 
