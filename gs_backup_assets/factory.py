@@ -25,7 +25,8 @@ def build_definitions(
     assets: list[dg.AssetsDefinition | dg.SourceAsset] = []
     jobs, schedules = [], []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks: the one preview feature in use
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks
+        warnings.simplefilter("ignore", dg.BetaWarning)  # the observable source
         for name in config.names():
             settings = config.database(name)
             chain = [

@@ -1,4 +1,4 @@
-"""The configuration: every mistake is named, nothing secret is read, and its page in docs/ lists exactly what there is."""
+"""The configuration: every mistake is named, no secret is read, and its page in docs/ lists what there is."""
 
 from __future__ import annotations
 
@@ -180,9 +180,9 @@ data_classes: {critical: {rpo: 15m, rto: 1h, tables: [users]}, important: {rpo: 
 
 def test_several_databases_need_a_choice(load: Load) -> None:
     config = load("databases: {one: {url_env: A}, two: {url_env: B}}")
-    with pytest.raises(ConfigError, match="DATABASE_AMBIGUOUS.*one, two.*--database"):
+    with pytest.raises(ConfigError, match=r"DATABASE_AMBIGUOUS.*one, two.*--database"):
         config.database()
-    with pytest.raises(ConfigError, match="DATABASE_UNKNOWN.*three.*one, two"):
+    with pytest.raises(ConfigError, match=r"DATABASE_UNKNOWN.*three.*one, two"):
         config.database("three")
     assert config.database("two").url_env == "B"
 
@@ -192,7 +192,9 @@ def test_alternative_names_of_tables(load: Load) -> None:
     assert config.database().class_tables() == {"critical": (("a",), ("b", "B"))}
 
 
-def test_paths_are_meant_from_the_file_wherever_one_stands(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_meant_from_the_file_wherever_one_stands(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     config = load(ONE + "stores: {primary: {path: ~/backups}}\nreports: /var/reports\n")
     assert config.database().store_path == Path("/home/somebody/backups")

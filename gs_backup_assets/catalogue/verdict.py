@@ -47,7 +47,7 @@ class CheckResult(BaseModel):
 
 
 def verdict_of(checks: Iterable[CheckResult]) -> Verdict:
-    """Fold checks into a verdict: any failure fails; otherwise anything unverified, or no check at all, leaves it unverified."""
+    """Fold checks into a verdict: any failure fails; else anything unverified, or no check at all, leaves it open."""
     statuses = [check.status for check in checks]
     if Status.FAILED in statuses:
         return Verdict.FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -67,11 +68,12 @@ def demo(
         if serve:
             _serve(config_file)
         else:
+            command = Path(sys.argv[0]).name if shutil.which("gs-backup") else sys.argv[0]
             _say(
-                f"  gs-backup list --config {config_file}\n"
-                f"  gs-backup verify latest --config {config_file}     proves it again, without the source\n"
-                "  make dev                                   the same with the Dagster UI on http://127.0.0.1:3000\n"
-                "  gs-backup init                             with DATABASE_URL set: your own database\n"
+                f"  {command} list --config {config_file}\n"
+                f"  {command} verify latest --config {config_file}      proves it again, without the source\n"
+                f"  {command} demo --serve --dir {folder}      the same, with the Dagster UI\n"
+                f"  DATABASE_URL=... {command} init      your own database\n"
             )
     finish(outcome.status)
 

@@ -12,6 +12,8 @@ import typer
 
 from gs_backup_assets.errors import BackupError, ExitStatus
 
+_INTERRUPTED = 128 + signal.SIGINT
+
 app = typer.Typer(
     name="gs-backup",
     help="PostgreSQL backups you can prove: take, check, restore, prove, report.",
@@ -46,12 +48,14 @@ def main() -> None:
     try:
         outcome = app(standalone_mode=False)
         status = outcome if isinstance(outcome, int) else int(ExitStatus.GOOD)
+        if status == _INTERRUPTED:
+            raise KeyboardInterrupt
     except BackupError as error:
         _tell(error, as_json)
         status = int(error.exit_status)
-    except (KeyboardInterrupt, typer.Abort):  # the parser turns the first into the second
+    except (KeyboardInterrupt, typer.Abort):  # older parsers turn the first into the second, newer ones into a status
         sys.stderr.write("\nInterrupted: everything that was started has been ended, nothing half-made was kept.\n")
-        status = 128 + signal.SIGINT
+        status = _INTERRUPTED
     except Exception as error:
         status = _tell_unexpected(error, as_json)
     sys.exit(status)

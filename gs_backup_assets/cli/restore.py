@@ -47,7 +47,7 @@ def _target(into: str) -> Target:
     return target_from_environment(into)
 
 
-def restore(
+def restore(  # noqa: PLR0917 - Typer makes its options of them
     backup: BackupArgument,
     into: IntoOption,
     replace: ReplaceOption = False,

@@ -50,7 +50,7 @@ TEXT_SETTINGS = {
 
 @dataclass(frozen=True, repr=False)
 class Target:
-    """A database to connect to. `parameters` are libpq's, without the password; `repr` shows neither (`sslpassword`)."""
+    """A database to connect to. `parameters` are libpq's, without the password; `repr` shows neither."""
 
     parameters: Mapping[str, str]
     password: str | None = None

@@ -75,7 +75,8 @@ def dump_database(
     """Dump in directory format into `folder` (created by pg_dump); `written` is told the bytes on disk now and then.
 
     `encoding` is the database's own: not every text can be converted, and in SQL_ASCII none can. `lock_wait` is how
-    many seconds to wait for a locked table. Raises ProgramError: `LOCK_TIMEOUT`, `SERVER_NEWER_THAN_PROGRAMS`, `NO_SPACE` or `PROGRAM_FAILED`.
+    many seconds to wait for a locked table. Raises ProgramError: `LOCK_TIMEOUT`, `PROGRAMS_OLDER_THAN_SERVER`,
+    `NO_SPACE` or `PROGRAM_FAILED`.
     """
     argv = [
         str(toolchain.program("pg_dump")),
@@ -103,7 +104,7 @@ def dump_database(
 def dump_globals(
     toolchain: Toolchain, environment: Mapping[str, str], path: Path, *, database: str, passwords: bool
 ) -> None:
-    """Write roles, memberships and tablespaces as SQL; without `passwords` the role's rights are enough on managed servers."""
+    """Write roles, memberships and tablespaces as SQL; without `passwords` it needs few rights."""
     argv = [
         str(toolchain.program("pg_dumpall")),
         "--globals-only",

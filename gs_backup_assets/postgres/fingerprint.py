@@ -1,10 +1,10 @@
-"""The fingerprint: rows and an order-independent content hash of every table, sequences, and large objects, under one snapshot."""
+"""The fingerprint: rows and an content hash of every table, sequences, and large objects, under one snapshot."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from threading import Lock
 
@@ -70,7 +70,7 @@ class LargeObjectsPrint(_Record):
 
     count: int
     content: str | None
-    owners: str | None
+    owners: str | None = None
 
 
 class Fingerprint(_Record):
@@ -98,7 +98,8 @@ def take_fingerprint(
     """Read every table of the inventory once, `jobs` at a time, the largest first.
 
     Each worker has a connection of its own that imports `snapshot` (or reads what is there now when None).
-    `advance` is told the bytes of each table read, and 0 now and then; what it raises ends the work. Sequences are read once; see `sequences_again`.
+    `advance` is told the bytes of each table read, and 0 now and then; what it raises ends the work.
+    Sequences are read once; see `sequences_again`.
     """
     if level is Level.OFF:
         return Fingerprint(level=level)
@@ -174,10 +175,9 @@ def _any_failed(futures: Sequence[object]) -> bool:
 def _cancel(connection: Connection) -> None:
     import psycopg2
 
-    try:
+    # It may have been closed, or its server may be gone: then nothing is left to cancel.
+    with suppress(psycopg2.InterfaceError, psycopg2.OperationalError):
         connection.cancel()
-    except (psycopg2.InterfaceError, psycopg2.OperationalError):
-        pass  # it has been closed, or its server is gone: nothing is left to cancel
 
 
 def _print_table(connection: Connection, relation: Relation, level: Level) -> TablePrint:

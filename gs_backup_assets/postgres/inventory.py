@@ -62,7 +62,8 @@ SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relpersistence::t
        CASE WHEN c.relkind IN ('r', 'm') THEN pg_total_relation_size(c.oid) ELSE 0 END,
        coalesce(config.condition, ''),
        has_schema_privilege(n.oid, 'USAGE')
-         AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT') ELSE has_table_privilege(c.oid, 'SELECT') END,
+         AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
+                  ELSE has_table_privilege(c.oid, 'SELECT') END,
        c.relkind = 'r' AND row_security_active(c.oid)
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -78,7 +79,8 @@ WHERE c.relkind IN ('r', 'p', 'm', 'f', 'S')
         SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
   -- the sequence behind an identity column of an extension's table, and the like, belong to the extension as well
   AND NOT (c.relkind = 'S' AND EXISTS (
-        SELECT FROM pg_depend d JOIN pg_depend e ON e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'
+        SELECT FROM pg_depend d
+        JOIN pg_depend e ON e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'
         WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'i'))
 ORDER BY n.nspname, c.relname
 """

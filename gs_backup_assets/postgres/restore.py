@@ -46,7 +46,7 @@ class _Class:
     pattern: re.Pattern[str]
 
 
-# The server's messages in the C locale. The first that matches names the error; what matches none is unknown, and a failure.
+# The server's messages in the C locale. The first that matches names the error; what matches none is a failure as well.
 _CLASSES = tuple(
     _Class(code, origin, re.compile(pattern))
     for code, origin, pattern in (
@@ -174,32 +174,35 @@ def _plain(name: str) -> str:
 
 
 def without_data(code: str, entry: str, message: str) -> str:
-    """The message without what it quotes, where that may come from a row: findings are read by more people than tables."""
+    """The message without what it quotes, where that may come from a row: many people read findings."""
     if code in _QUOTES_DATA and _ENTRY_READS_ROWS.match(entry):
         table, separator, words = message.rpartition("ERROR:")
         return table + separator + _QUOTED.sub('"..."', words)
     return message
 
 
-_MISSING_RELATION = re.compile(r'relation "(?P<name>.+?)" does not exist')
-_CREATED = re.compile(rf"CREATE (?:OR REPLACE )?(?:MATERIALIZED )?VIEW (?P<schema>{_NAME})\.(?P<name>{_NAME})")
+_MISSING = re.compile(r'(?:relation|type) "(?P<name>.+?)" does not exist')
+_CREATED = re.compile(
+    rf"^CREATE (?:OR REPLACE )?(?:UNLOGGED )?(?:TABLE|VIEW|MATERIALIZED VIEW|SEQUENCE|TYPE|DOMAIN)"
+    rf" (?P<schema>{_NAME})\.(?P<name>{_NAME})"
+)
 
 
-def blame_omissions(errors: Sequence[RestoreError], omitted: Collection[str]) -> tuple[RestoreError, ...]:
-    """Tell errors that only follow from what the dump left out: `DEPENDS_ON_OMITTED`.
+def trace_causes(errors: Sequence[RestoreError], omitted: Collection[str]) -> tuple[RestoreError, ...]:
+    """Give errors that only follow from others, or from what the dump left out, the cause's code and origin.
 
-    `omitted` holds quoted, qualified names. What could not be created for that reason is missing to others in turn.
+    `omitted` holds quoted, qualified names; what needs one of them is `DEPENDS_ON_OMITTED`. What could not be created
+    for such a reason, or because the server lacks something, is missing to others in turn.
     """
-    missing = {_unquoted(name) for name in omitted}
-    judged = []
+    causes = {_unquoted(name): ("DEPENDS_ON_OMITTED", Origin.OMISSION) for name in omitted}
+    traced = []
     for error in errors:
-        match = _MISSING_RELATION.search(error.message)
-        if error.code == "OBJECT_MISSING" and match and match["name"] in missing:
-            error = replace(error, code="DEPENDS_ON_OMITTED", origin=Origin.OMISSION)
-            if created := _CREATED.search(error.command):
-                missing.add(f"{_plain(created['schema'])}.{_plain(created['name'])}")
-        judged.append(error)
-    return tuple(judged)
+        match = _MISSING.search(error.message) if error.code == "OBJECT_MISSING" else None
+        code, origin = causes.get(match["name"] if match else "", (error.code, error.origin))
+        traced.append(replace(error, code=code, origin=origin))
+        if origin in (Origin.ENVIRONMENT, Origin.OMISSION) and (created := _CREATED.match(error.command)):
+            causes[f"{_plain(created['schema'])}.{_plain(created['name'])}"] = code, origin
+    return tuple(traced)
 
 
 def _unquoted(qualified: str) -> str:
@@ -268,9 +271,10 @@ def apply_globals(
     *,
     existing_roles: Collection[str],
 ) -> tuple[RestoreError, ...]:
-    """Create the roles of `globals.sql` with psql. Roles that exist already are left as they are, tablespaces are left out.
+    """Create the roles of `globals.sql` with psql.
 
-    The filtered script is written into `spool`, since it may hold password verifiers.
+    Roles that exist already are left as they are, tablespaces are left out. The filtered script is written into
+    `spool`, since it may hold password verifiers.
     """
     skip = {*existing_roles, *(quote(role) for role in existing_roles)}
     lines = []
@@ -326,7 +330,7 @@ _TOC_LINE = re.compile(r"\d+; \d+ \d+ (?P<label>.+)")
 
 
 def list_entries(toolchain: Toolchain, folder: Path, *, section: str) -> tuple[TocEntry, ...]:
-    """One section of the archive's table of contents. Raises ProgramError (`ARCHIVE_DAMAGED`) when pg_restore cannot read it."""
+    """One section of the archive's table of contents; ProgramError (`ARCHIVE_DAMAGED`) when it cannot be read."""
     finished = run([toolchain.program("pg_restore"), "--list", f"--section={section}", folder], capture_stdout=True)
     if finished.status != 0:
         raise ProgramError(

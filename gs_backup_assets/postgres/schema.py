@@ -55,7 +55,7 @@ def read_schema(
     lock_wait: float = LOCK_WAIT_SECONDS,
     revalidated: Collection[str] = (),
 ) -> tuple[SchemaObject, ...]:
-    """Run `pg_dump --schema-only` and split its output into objects. Tablespaces are left out: they belong to a machine.
+    """Run `pg_dump --schema-only` and split its output into objects. Tablespaces belong to a machine and are left out.
 
     Raises ProgramError like `dump.dump_database`, since it takes the same locks.
     """

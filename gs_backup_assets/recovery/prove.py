@@ -1,4 +1,4 @@
-"""Proves a stored backup: fetch, restore, compare with the manifest, look inside, apply the data rules. Needs no source."""
+"""Proves a stored backup without its source: fetch, restore, compare with the manifest, look inside, apply rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gs_backup_assets.catalogue.proof import (
 )
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, verdict_of
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.errors import NotVerifiable, ProgramError
+from gs_backup_assets.errors import NotVerifiable, ProgramError, SourceError
 from gs_backup_assets.integrity.foreign_keys import check_foreign_keys
 from gs_backup_assets.integrity.rules import Rule, RuleSet, load_rules
 from gs_backup_assets.postgres.amcheck import run_amcheck
@@ -44,6 +44,9 @@ from gs_backup_assets.vault.store import Store
 
 # Until the application can use the database: everything before the comparisons, which a real restore can do afterwards.
 _RECOVERY_STAGES = ("fetch", "cluster", "restore", "analyze")
+
+
+_SERVER_FAILED = "Look for a lack of memory or space on this machine, and prove the backup again."
 
 
 class _Collected:
@@ -75,6 +78,8 @@ def prove(
     Expectations writes its Data Docs. What a backup can be blamed for is in the record, and so is what could not be
     verified; StoreError is raised when the store cannot be read at all.
     """
+    import psycopg2
+
     started = datetime.now(timezone.utc)
     found = _Collected()
     rules = load_rules(settings.rules, settings.folder)
@@ -87,9 +92,14 @@ def prove(
             try:
                 with _server(server, manifest, settings, progress) as running:
                     found.server = running
-                    _prove_restored(settings, manifest, spool, running, rules, docs, progress, found)
-            except NotVerifiable as error:
+                    _prove_restored(
+                        settings, manifest, spool, running, rules=rules, docs=docs, progress=progress, found=found
+                    )
+            except (NotVerifiable, SourceError, ProgramError) as error:
                 _leave_open(found, rules, error.message, code=error.code, hint=error.hint)
+            except psycopg2.Error as error:
+                reason = f"the server ended the work: {error.diag.message_primary or 'the connection was lost'}"
+                _leave_open(found, rules, reason, code="SERVER_FAILED", hint=_SERVER_FAILED)
         else:
             _leave_open(found, rules, "the stored bytes are not those that were backed up", code="BYTES_DIFFER")
     return _record(settings, entry, started, progress, found)
@@ -113,6 +123,7 @@ def _prove_restored(
     manifest: Manifest,
     spool: Path,
     server: RestoreServer,
+    *,
     rules: RuleSet,
     docs: Path | None,
     progress: Progress,
@@ -227,7 +238,7 @@ def restore_clean(restored: Restored, contents: CheckResult) -> CheckResult:
 
 def _restore_hint(code: str) -> str:
     return {
-        "PROGRAMS_OLDER_THAN_SERVER": "The dump was written by programs older than the server: take a new one with newer ones.",
+        "PROGRAMS_OLDER_THAN_SERVER": "Programs older than the server wrote the dump: take one with newer programs.",
         "EXTENSION_MISSING": "Name a server that has it in verification.server_url_env.",
         "EXTENSION_NOT_PRELOADED": "Name a server that loads it at its start in verification.server_url_env.",
         "COLLATION_MISSING": "Name a server that has it in verification.server_url_env.",

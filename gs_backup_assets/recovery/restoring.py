@@ -15,8 +15,8 @@ from gs_backup_assets.postgres.restore import (
     RestoreError,
     add_not_valid,
     apply_globals,
-    blame_omissions,
     restore_sections,
+    trace_causes,
 )
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.critical_first import split_dump
@@ -79,7 +79,7 @@ def restore_fetched(
             errors += restore(sections=SECTIONS)
         errors = [error for error in errors if not _only_too_new(error, server)]
         _require_a_sound_server(errors, server)
-        errors = list(blame_omissions(errors, [o.name for o in manifest.omissions if o.loses_data]))
+        errors = list(trace_causes(errors, [o.name for o in manifest.omissions if o.loses_data]))
         with connect(target, settings={"session_replication_role": "replica"} if server.owners else {}) as connection:
             not_valid = add_not_valid(connection, errors)
     with progress.stage("analyze"):

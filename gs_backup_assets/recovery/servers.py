@@ -1,4 +1,4 @@
-"""Where a proof restores to: a throwaway cluster, or the configured verification server where the cluster lacks something."""
+"""Where a proof restores to: a throwaway cluster, or the verification server where the cluster lacks something."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def proof_server(manifest: Manifest, settings: DatabaseSettings) -> Iterator[Res
 
 @contextmanager
 def throwaway_server(toolchain: Toolchain, bootstrap_role: str) -> Iterator[RestoreServer]:
-    """A cluster of its own, made and removed; its bootstrap role has the source's name, so that grants can be restored."""
+    """A cluster, made and removed; its bootstrap role has the source's name, so that grants can be restored."""
     superuser = SUPERUSER if bootstrap_role.startswith("pg_") else bootstrap_role
     with running_cluster(toolchain, purpose="proof", superuser=superuser) as cluster:
         label = f"throwaway PostgreSQL {toolchain.release}"

@@ -25,10 +25,9 @@ def check_stored_bytes(store: Store, entry: Entry, stage: Stage, *, fetch_into: 
     read raises StoreError; a damaged backup is a FAILED result.
     """
     if entry.manifest is None:
-        finding = Finding(
-            code="MANIFEST_DAMAGED", message=entry.damage or "The manifest cannot be read.", hint=_ANOTHER
-        )
-        return CheckResult(name=CHECK, status=Status.FAILED, summary="the manifest is damaged", findings=(finding,))
+        words = entry.damage or "The manifest cannot be read."
+        damage = Finding(code="MANIFEST_DAMAGED", message=words, hint=_ANOTHER)
+        return CheckResult(name=CHECK, status=Status.FAILED, summary="the manifest is damaged", findings=(damage,))
     manifest = entry.manifest
     findings = [*_unexpected(store, manifest), *_sums_differ(store, entry)]
     for file in manifest.files:

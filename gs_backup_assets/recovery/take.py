@@ -87,7 +87,7 @@ def take_backup(
     require_today(partition, datetime.now(timezone.utc), settings.zone)
     with workspace("spool") as spool:
         try:
-            draft = _read_source(settings, target, spool, partition, progress, lock_wait)
+            draft = _read_source(settings, target, spool, partition, progress=progress, lock_wait=lock_wait)
         except psycopg2.Error as error:
             raise _source_failed(error) from None
         return _store_files(draft, spool, store, progress)
@@ -104,7 +104,7 @@ def _source_failed(error: psycopg2.Error) -> SourceError:
 
 
 def _read_source(
-    settings: DatabaseSettings, target: Target, spool: Path, partition: str, progress: Progress, lock_wait: float
+    settings: DatabaseSettings, target: Target, spool: Path, partition: str, *, progress: Progress, lock_wait: float
 ) -> Manifest:
     """Everything that needs the source; the lock and the snapshot are held only for this long."""
     warnings: list[str] = []
@@ -123,7 +123,15 @@ def _read_source(
         facts = database_facts(snapshot.connection)
         level = Level(settings.logical.fingerprint)
         fingerprint, schema = _dump_and_fingerprint(
-            target, spool, snapshot, toolchain, dump, facts.encoding, level, lock_wait, progress
+            target,
+            spool,
+            snapshot,
+            toolchain,
+            dump=dump,
+            encoding=facts.encoding,
+            level=level,
+            lock_wait=lock_wait,
+            progress=progress,
         )
     return Manifest(
         id=manifests.backup_id(snapshot.taken_at),
@@ -155,13 +163,14 @@ def _dump_and_fingerprint(
     spool: Path,
     snapshot: Snapshot,
     toolchain: Toolchain,
+    *,
     dump: DumpRecord,
     encoding: str,
     level: Level,
     lock_wait: float,
     progress: Progress,
 ) -> tuple[Fingerprint, tuple[SchemaObject, ...]]:
-    """Run the dump in a thread and the fingerprint in this one, under one snapshot; if one fails, the other is ended."""
+    """Run the dump in a thread and the fingerprint in this one, under one snapshot; when one fails, end the other."""
     cancelled = threading.Event()
     environment = target.write_service_file(spool)
     exclude = excluded(snapshot.inventory)
@@ -235,7 +244,8 @@ def _compression(settings: DatabaseSettings, toolchain: Toolchain, warnings: lis
     if wanted.supported_by(toolchain):
         return wanted
     warnings.append(
-        f"{wanted} is not known to pg_dump {toolchain.release}: {FALLBACK_COMPRESSION} is used, which is slower and larger."
+        f"{wanted} is not known to pg_dump {toolchain.release}: {FALLBACK_COMPRESSION} is used,"
+        " which is slower and larger."
     )
     return FALLBACK_COMPRESSION
 

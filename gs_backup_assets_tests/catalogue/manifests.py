@@ -19,7 +19,9 @@ from gs_backup_assets.vault.local import LocalStore
 NOW = datetime(2026, 11, 22, 8, 0, 3, tzinfo=timezone.utc)
 
 
-def made_up(taken: datetime = NOW, *, database: str = "shop", partition: str | None = None, text: str = "Ä") -> Manifest:
+def made_up(
+    taken: datetime = NOW, *, database: str = "shop", partition: str | None = None, text: str = "Ä"
+) -> Manifest:
     """A manifest with something of everything in it."""
     state = SequenceState(last_value=7, is_called=True)
     return Manifest(

@@ -52,7 +52,9 @@ def test_it_is_read_from_the_store(tmp_path: Path) -> None:
     old = made_up(NOW - timedelta(days=3))
     digest = put(catalogue.store, old)
     catalogue.add_proof(proof_of(old, digest, Verdict.PROVEN, NOW), b"")
-    assert read_freshness(catalogue, LIMIT).stale(NOW) == (Kind.BACKUP, Kind.PROOF), "the proof is new, its backup is old"
+    assert read_freshness(catalogue, LIMIT).stale(NOW) == (Kind.BACKUP, Kind.PROOF), (
+        "the proof is new, its backup is old"
+    )
     recent = made_up(NOW - timedelta(hours=1))
     digest = put(catalogue.store, recent)
     assert read_freshness(catalogue, LIMIT).stale(NOW) == (Kind.PROOF,)

@@ -38,6 +38,8 @@ classes = st.dictionaries(
 
 
 @given(st.lists(names, unique=True), classes)
-def test_every_table_is_in_exactly_one_class(present: list[str], chosen: dict[str, tuple[tuple[str, ...], ...]]) -> None:
+def test_every_table_is_in_exactly_one_class(
+    present: list[str], chosen: dict[str, tuple[tuple[str, ...], ...]]
+) -> None:
     parts = [tables_of(name, present, chosen) for name in {*chosen, DEFAULT_CLASS}]
     assert sorted(table for part in parts for table in part) == sorted(present)

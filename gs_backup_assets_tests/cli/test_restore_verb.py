@@ -149,7 +149,7 @@ def test_an_existing_database_needs_replace(scene: Scene) -> None:
     [
         ("NO_SUCH_VARIABLE", "URL_MISSING", 2),
         ("restorer:s3cret@127.0.0.1/back", "INTO_INVALID", 2),
-        ("postgresql://restorer:s3cret@127.0.0.1:x/back", "URL_INVALID", 2),
+        ("postgresql://restorer:s3cret@127.0.0.1/back?no_such_parameter=1", "URL_INVALID", 2),
         ("postgresql://restorer:s3cret@127.0.0.1:1/back", "SERVER_UNREACHABLE", 4),
     ],
 )

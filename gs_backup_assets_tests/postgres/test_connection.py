@@ -83,7 +83,7 @@ def test_an_invalid_url_is_refused_without_being_repeated(url: str) -> None:
 
 def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_URL", raising=False)
-    with pytest.raises(ConfigError, match="URL_MISSING.*NO_SUCH_URL"):
+    with pytest.raises(ConfigError, match=r"URL_MISSING.*NO_SUCH_URL"):
         target_from_environment("NO_SUCH_URL")
 
 

@@ -169,5 +169,5 @@ def test_failures_have_names(words: str, code: str) -> None:
 def test_the_programs_really_say_so(empty_database: Target, server17: Cluster, tmp_path: Path) -> None:
     environment = empty_database.with_database("no such").write_service_file(tmp_path)
     finished = run([server17.toolchain.program("pg_dump"), "-s"], environment=environment)
-    with pytest.raises(ProgramError, match='PROGRAM_FAILED.*database "no such" does not exist'):
+    with pytest.raises(ProgramError, match=r'PROGRAM_FAILED.*database "no such" does not exist'):
         explain(finished)

@@ -16,10 +16,10 @@ from gs_backup_assets.postgres.restore import (
     RestoreError,
     add_not_valid,
     apply_globals,
-    blame_omissions,
     classify,
     parse_errors,
     restore_sections,
+    trace_causes,
 )
 from gs_backup_assets.postgres.snapshot import exported_snapshot
 from gs_backup_assets_tests.chain import execute
@@ -226,10 +226,24 @@ def test_what_follows_from_an_omission() -> None:
         error('relation "public.second" does not exist', "GRANT SELECT ON TABLE public.second TO x;"),
         error('relation "public.lost" does not exist', "ALTER TABLE public.x ADD FOREIGN KEY"),
     )
-    judged = blame_omissions(errors, ['"hidden"."Se.cret"'])
+    judged = trace_causes(errors, ['"hidden"."Se.cret"'])
     assert [e.code for e in judged] == ["DEPENDS_ON_OMITTED"] * 3 + ["OBJECT_MISSING"]
     assert {e.origin for e in judged[:3]} == {Origin.OMISSION}
-    assert blame_omissions(errors, []) == errors
+    assert trace_causes(errors, []) == errors
+
+
+def test_what_follows_from_something_that_the_server_lacks() -> None:
+    table = "CREATE TABLE public.names (\n    n text COLLATE public.phone\n);"
+    errors = (
+        RestoreError("COLLATION_MISSING", Origin.ENVIRONMENT, "", 'collation "public.phone" does not exist', table),
+        RestoreError("OBJECT_MISSING", Origin.BACKUP, "", 'relation "public.names" does not exist', "ALTER TABLE x"),
+        RestoreError("OBJECT_MISSING", Origin.BACKUP, "", 'relation "public.other" does not exist', "ALTER TABLE x"),
+    )
+    assert [(e.code, e.origin) for e in trace_causes(errors, [])] == [
+        ("COLLATION_MISSING", Origin.ENVIRONMENT),
+        ("COLLATION_MISSING", Origin.ENVIRONMENT),
+        ("OBJECT_MISSING", Origin.BACKUP),
+    ]
 
 
 def test_globals_leave_roles_that_exist_and_tablespaces_alone(server17: Cluster, tmp_path: Path) -> None:

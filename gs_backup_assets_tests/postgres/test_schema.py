@@ -18,7 +18,8 @@ _BASE = (
     "CREATE TABLE u (id integer REFERENCES t)",
     "CREATE INDEX by_a ON t (a)",
     "CREATE VIEW v AS SELECT id FROM t",
-    "CREATE FUNCTION f() RETURNS integer LANGUAGE plpgsql AS $$BEGIN\n--\n-- Name: x; Type: TABLE; Schema: y; Owner: z\n--\nRETURN 1; END$$",
+    "CREATE FUNCTION f() RETURNS integer LANGUAGE plpgsql"
+    " AS $$BEGIN\n--\n-- Name: x; Type: TABLE; Schema: y; Owner: z\n--\nRETURN 1; END$$",
     "CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$",
     "CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION tf()",
     "CREATE SEQUENCE s",
@@ -115,7 +116,8 @@ def test_noise_is_taken_out() -> None:
         return (
             f"--\n-- PostgreSQL database dump\n--\n\n\\restrict {token}\n\n{space}"
             "--\n-- Name: t; Type: TABLE; Schema: public; Owner: a\n--\n\nCREATE TABLE public.t ();\n\n"
-            f"ALTER TABLE public.t OWNER TO a;\n\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict {token}\n"
+            "ALTER TABLE public.t OWNER TO a;\n\n"
+            f"--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict {token}\n"
         )
 
     one = split_schema(dump("abc", ""))

@@ -26,7 +26,11 @@ from gs_backup_assets_tests.conftest import fresh_database
 
 CRITICAL = ("User", "Lesson", "StudentProfile", "TeacherProfile")
 CLASSES = {
-    "critical": {"rpo": "15m", "rto": "1h", "tables": [["users", "User"], "Lesson", "StudentProfile", "TeacherProfile"]},
+    "critical": {
+        "rpo": "15m",
+        "rto": "1h",
+        "tables": [["users", "User"], "Lesson", "StudentProfile", "TeacherProfile"],
+    },
     "important": {"rpo": "1h", "rto": "4h"},
 }
 # Names that are hard to read in a table of contents, and everything that hangs on tables.
@@ -36,12 +40,12 @@ HARD = (
     'INSERT INTO "my schema"."a "" table" SELECT i, i FROM generate_series(1, 50) i',
     'CREATE INDEX "an index on it" ON "my schema"."a "" table" (note)',
     'COMMENT ON TABLE "my schema"."a "" table" IS $$with; a line\n-- Name: and a header; Type: X$$',
-    "CREATE TABLE public.refers (id int PRIMARY KEY, a int REFERENCES \"my schema\".\"a \"\" table\")",
+    'CREATE TABLE public.refers (id int PRIMARY KEY, a int REFERENCES "my schema"."a "" table")',
     "INSERT INTO public.refers VALUES (1, 1)",
     "CREATE MATERIALIZED VIEW public.counted AS SELECT count(*) FROM public.refers",
     "CREATE FUNCTION public.noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
     'CREATE TRIGGER noted BEFORE INSERT ON public."Lesson" FOR EACH ROW EXECUTE FUNCTION public.noted()',
-    'CREATE RULE quiet AS ON DELETE TO public.refers DO INSTEAD NOTHING',
+    "CREATE RULE quiet AS ON DELETE TO public.refers DO INSTEAD NOTHING",
     'ALTER TABLE public."User" ENABLE ROW LEVEL SECURITY',
     'CREATE POLICY everybody ON public."User" USING (true)',
     'CREATE STATISTICS public.together ON "teacherId", "studentId" FROM public."Lesson"',
@@ -125,7 +129,7 @@ def test_critical_tables_are_usable_while_the_others_are_empty(
         plain = restore("plain")
         assert restored.errors == plain.errors == ()
 
-        assert set(at_core) >= {*CRITICAL, "Invoice", "a \" table", "refers"}
+        assert set(at_core) >= {*CRITICAL, "Invoice", 'a " table', "refers"}
         for name, (rows, keyed, analysed, _) in at_core.items():
             if name in CRITICAL:
                 assert (rows, keyed, analysed) == (expected[name], True, True), name
@@ -151,7 +155,10 @@ def test_critical_tables_are_usable_while_the_others_are_empty(
 def test_every_entry_is_in_exactly_one_part(chain: Chain, fetched: Path, server: RestoreServer) -> None:
     """Lines that are in no list would be forgotten, lines in two would be restored twice."""
     split = split_dump(server.toolchain, fetched / "dump", qualified(chain))
-    for section, parts in (("data", (split.core_data, split.other_data)), ("post-data", (split.core_rest, split.other_rest))):
+    for section, parts in (
+        ("data", (split.core_data, split.other_data)),
+        ("post-data", (split.core_rest, split.other_rest)),
+    ):
         lines = [entry.line for entry in list_entries(server.toolchain, fetched / "dump", section=section)]
         assert sorted(lines) == sorted([*parts[0], *parts[1]])
         assert len(set(lines)) == len(lines)

@@ -30,7 +30,7 @@ from gs_backup_assets_tests.conftest import fresh_database
 from gs_backup_assets_tests.processes import open_folder, processes_with, wait_until
 
 ROOT = Path(__file__).parents[2]
-MB = 1_000_000
+CLI = [sys.executable, "-c", "from gs_backup_assets.cli.main import main; main()"]
 
 
 @contextmanager
@@ -38,7 +38,10 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """A file system of its own that is soon full."""
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "none", folder], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "none", folder],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if mounted.returncode != 0:
         pytest.skip(f"no right to mount a file system: {mounted.stderr.strip()}")
@@ -61,8 +64,8 @@ def source(server17: Cluster) -> Iterator[Target]:
         execute(
             target,
             "CREATE TABLE noise (id int PRIMARY KEY, bytes text)",
-            "INSERT INTO noise SELECT i, (SELECT string_agg(md5(random()::text || i || j), '') FROM generate_series(1, 30) j)"
-            " FROM generate_series(1, 5000) i",
+            "INSERT INTO noise SELECT i, (SELECT string_agg(md5(random()::text || i || j), '')"
+            " FROM generate_series(1, 30) j) FROM generate_series(1, 5000) i",
             "CREATE TABLE small (id int PRIMARY KEY)",
             "INSERT INTO small SELECT generate_series(1, 10)",
         )
@@ -112,8 +115,7 @@ def test_the_command_line_says_so_with_its_status(folder: Path, source: Target) 
         environment = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
         environment["TEST_DATABASE_URL"] = " ".join(f"{key}={value}" for key, value in source.parameters.items())
         result = subprocess.run(
-            [sys.executable, "-c", "from gs_backup_assets.cli.main import main; main()"]
-            + ["run", "--json", "--config", str(folder / "backup.yaml")],
+            [*CLI, "run", "--json", "--config", str(folder / "backup.yaml")],
             capture_output=True,
             text=True,
             cwd=ROOT,
@@ -142,7 +144,7 @@ def test_a_full_spool_fails_clearly_and_leaves_nothing(
 ) -> None:
     chain = chain_in(folder)
     with small_disk(folder / "disk", "2m") as disk:
-        with spool_on(disk, monkeypatch), pytest.raises(ProgramError, match="NO_SPACE.*TMPDIR") as caught:
+        with spool_on(disk, monkeypatch), pytest.raises(ProgramError, match=r"NO_SPACE.*TMPDIR") as caught:
             chain.take(source)
         assert caught.value.exit_status == 4
         assert list(disk.iterdir()) == []

@@ -30,7 +30,8 @@ from gs_backup_assets_tests.chain import codes, execute
 _BASE = (
     "CREATE TYPE mood AS ENUM ('sad', 'ok')",
     "CREATE TABLE t (id integer PRIMARY KEY, a text, b text, n numeric, m mood, p point)",
-    "INSERT INTO t VALUES (1, 'x', 'y', 1.0, 'ok', '(1,2)'), (2, NULL, '', 2, 'sad', NULL), (3, 'z', 'z', 'NaN', NULL, NULL)",
+    "INSERT INTO t VALUES (1, 'x', 'y', 1.0, 'ok', '(1,2)'), (2, NULL, '', 2, 'sad', NULL),"
+    " (3, 'z', 'z', 'NaN', NULL, NULL)",
     "CREATE TABLE twin (v text)",
     "INSERT INTO twin VALUES ('same'), ('same'), ('other')",
     "CREATE TABLE empty (id integer)",

@@ -181,6 +181,17 @@ def test_an_event_trigger_or_setting_of_the_source_does_not_stop_a_proof(
     assert record.verdict is Verdict.PROVEN, failures(record)
 
 
+def test_a_server_that_dies_leaves_the_proof_open(server17: Cluster, empty_database: Target, tmp_path: Path) -> None:
+    chain = chain_in(tmp_path)
+    chain.take(empty_database)
+    with throwaway_beside(server17) as server:
+        pass
+    record = chain.prove(server)
+    assert record.verdict is Verdict.NOT_VERIFIED
+    assert record.check("stored_bytes_match").status is Status.PASSED
+    assert codes(record.check("restore_clean")) == {"SERVER_UNREACHABLE"}
+
+
 def test_a_second_proof_on_the_same_server_is_equal(
     empty_database: Target, tmp_path: Path, prover: RestoreServer
 ) -> None:

@@ -34,14 +34,16 @@ def chain(server17: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with fresh_database(server17) as target:
         with connect(target) as connection:
             load_sample(connection, scale=0.05)
-        execute(target, "ALTER TABLE public.\"User\" OWNER TO CURRENT_USER")
+        execute(target, 'ALTER TABLE public."User" OWNER TO CURRENT_USER')
         made.take(target)
     yield made  # the source is gone: restores must not need it
 
 
 def databases(cluster: Cluster) -> list[str]:
     with connect(cluster.target()) as connection:
-        rows = query(connection, "SELECT datname FROM pg_database WHERE datname LIKE ANY (%s) ORDER BY 1", (list(NAMES),))
+        rows = query(
+            connection, "SELECT datname FROM pg_database WHERE datname LIKE ANY (%s) ORDER BY 1", (list(NAMES),)
+        )
     return [name for (name,) in rows]
 
 
@@ -103,7 +105,7 @@ def test_into_a_new_database(chain: Chain, into: Target, server17: Cluster) -> N
 
 def test_an_existing_database_is_refused_and_untouched(chain: Chain, into: Target, server17: Cluster) -> None:
     old_database(server17)
-    with pytest.raises(ConfigError, match="DATABASE_EXISTS.*--replace") as caught:
+    with pytest.raises(ConfigError, match=r"DATABASE_EXISTS.*--replace") as caught:
         restore(chain, into)
     assert caught.value.exit_status == 2
     assert rows(into, "SELECT sum(id) FROM old") == [(83,)]
@@ -192,7 +194,7 @@ def test_sessions_that_do_not_end_stop_the_swap(
         with connect(server.target("wanted"), autocommit=False) as connection:
             query(connection, "INSERT INTO public.old VALUES (1)")
             query(connection, "PREPARE TRANSACTION 'waiting'")
-        with pytest.raises(SourceError, match="DATABASE_IN_USE.*Nothing is replaced") as caught:
+        with pytest.raises(SourceError, match=r"DATABASE_IN_USE.*Nothing is replaced") as caught:
             restore(chain, server.target("wanted"), replace=True)
         (left, wanted) = sorted(databases(server), reverse=True)
         assert wanted == "wanted" and left.startswith("wanted_restored_2") and left in caught.value.hint
@@ -204,7 +206,9 @@ def unequal(chain: Chain) -> Entry:
     """The newest backup, with a manifest that promises one row more: what a dump that lost a row looks like."""
     manifest = chain.entry.require_manifest()
     first, *others = manifest.fingerprint.tables
-    fingerprint = manifest.fingerprint.model_copy(update={"tables": (first.model_copy(update={"rows": first.rows + 1}), *others)})
+    fingerprint = manifest.fingerprint.model_copy(
+        update={"tables": (first.model_copy(update={"rows": first.rows + 1}), *others)}
+    )
     changed = manifest.model_copy(update={"fingerprint": fingerprint})
     return Entry("shop", manifest.partition, manifest.id, changed, "", None, None)
 
@@ -237,7 +241,7 @@ def test_a_damaged_backup_is_refused_before_anything_is_created(
 
 def test_a_server_that_is_too_old(chain: Chain, tmp_path: Path) -> None:
     with running_cluster(toolchain_of(15), purpose="testold") as old:
-        with pytest.raises(ConfigError, match="SERVER_TOO_OLD.*17.*15"):
+        with pytest.raises(ConfigError, match=r"SERVER_TOO_OLD.*17.*15"):
             restore(chain, old.target("wanted"))
         assert databases(old) == []
 
@@ -280,7 +284,7 @@ def test_a_role_that_is_no_superuser(chain: Chain, into: Target, server17: Clust
 def test_a_role_without_the_right_to_create_databases(chain: Chain, into: Target, server17: Cluster) -> None:
     execute(server17.target(), "CREATE ROLE nobody_special LOGIN")
     try:
-        with pytest.raises(SourceError, match="CREATE_REFUSED.*CREATEDB"):
+        with pytest.raises(SourceError, match=r"CREATE_REFUSED.*CREATEDB"):
             restore(chain, Target({**into.parameters, "user": "nobody_special"}))
         assert databases(server17) == []
     finally:
@@ -326,5 +330,3 @@ def test_restoring_the_maintenance_database_itself(chain: Chain) -> None:
         outcome = restore(chain, server.target("postgres"), replace=True)
         assert (outcome.verdict, outcome.database) == (Verdict.PROVEN, "postgres")
         assert rows(server.target("postgres"), 'SELECT count(*) > 0 FROM public."Lesson"') == [(True,)]
-
-

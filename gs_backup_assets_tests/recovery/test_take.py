@@ -332,20 +332,20 @@ def test_a_password_shows_nowhere(
     with fresh_database(server17) as target:
         execute(target, *_SHOP, "INSERT INTO orders (user_id) SELECT 1 FROM generate_series(1, 50000)")
         with _role(target, f"ALTER ROLE {{role}} SUPERUSER PASSWORD '{secret}'") as reader:
-            reader = Target(reader.parameters, secret)
+            asked = Target(reader.parameters, secret)
             watcher = threading.Thread(target=watch)
             watcher.start()
             try:
-                manifest, record = chain.take_and_prove(reader, prover)
+                manifest, record = chain.take_and_prove(asked, prover)
             finally:
                 stop.set()
                 watcher.join()
             with pytest.raises(SourceError) as caught:
-                chain.take(reader.with_database("no such database"))
+                chain.take(asked.with_database("no such database"))
     assert record.verdict is Verdict.PROVEN, failures(record)
     assert "a child" in seen, "no child was seen at work: this shows nothing"
     assert set(seen) == {"a child"}
-    told = [manifest.model_dump_json(), record.model_dump_json(), caplog.text, str(caught.value), repr(reader)]
+    told = [manifest.model_dump_json(), record.model_dump_json(), caplog.text, str(caught.value), repr(asked)]
     told += [repr(e) for e in Catalogue(chain.store, "shop").entries()]
     assert not [text for text in told if secret in text]
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]

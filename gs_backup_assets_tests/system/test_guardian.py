@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,8 @@ from gs_backup_assets.system.guardian import guardian
 from gs_backup_assets.system.programs import Program
 from gs_backup_assets.system.workspace import workspace
 
-child = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', sys.argv[1]]); time.sleep(600)"
+asleep = "import time; time.sleep(600)"
+child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {asleep!r}, sys.argv[1]]); {asleep}"
 with workspace("spool") as folder:
     (folder / "plaintext").write_text("secret")
     with Program([sys.executable, "-c", child, str(folder)]):
@@ -55,10 +56,8 @@ def owner(tmp_path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
         wait_until(lambda: len(processes_with(folder)) == 2, what="child and grandchild are up")
         yield process, int(guardian), Path(folder)
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.stdout.close()
         process.wait()
 
@@ -98,7 +97,13 @@ with workspace("spool") as folder:
 """
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", source], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", source],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
@@ -116,7 +121,13 @@ def test_children_that_ignore_kind_signals_are_ended(tmp_path: Path) -> None:
     source = """
 import sys, time
 from gs_backup_assets.system.programs import Program
-child = "import signal, sys, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 3, 15)]; print('up', file=sys.stderr, flush=True); time.sleep(600)"
+child = '''
+import signal, sys, time
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+print("up", file=sys.stderr, flush=True)
+time.sleep(600)
+'''
 with Program([sys.executable, "-c", child, sys.argv[1]]) as program:
     while not program.last_lines:
         time.sleep(0.01)

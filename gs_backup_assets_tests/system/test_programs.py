@@ -24,7 +24,9 @@ def python(source: str) -> list[str | Path]:
 
 
 def test_exit_status_and_last_words_are_kept() -> None:
-    finished = run(python("import sys; sys.stderr.write('one\\ntwo\\n'); print('out'); sys.exit(3)"), capture_stdout=True)
+    finished = run(
+        python("import sys; sys.stderr.write('one\\ntwo\\n'); print('out'); sys.exit(3)"), capture_stdout=True
+    )
     assert (finished.status, finished.stderr, finished.stdout) == (3, ("one", "two"), "out\n")
     with pytest.raises(ProgramError, match=r"PROGRAM_FAILED.*status 3: one \| two") as caught:
         finished.require_success()
@@ -129,7 +131,9 @@ def test_a_second_interrupt_while_stopping_still_leaves_nothing(tmp_path: Path) 
 
 def test_grandchildren_that_outlive_a_good_program_are_ended(tmp_path: Path) -> None:
     marker = f"{tmp_path}/orphan"
-    source = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', sys.argv[1]])"
+    source = (
+        "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', sys.argv[1]])"
+    )
     with Program([*python(source), marker]) as program:
         wait_until(lambda: not program.running, what="the parent has ended")
         assert processes_with(marker)

@@ -165,9 +165,9 @@ def test_other_errors_pass_through(tmp_path: Path) -> None:
 def test_a_parent_that_the_owner_may_not_enter_is_told(tmp_path: Path) -> None:
     """Else initdb says something about a data directory, and nobody thinks of TMPDIR."""
     tmp_path.chmod(0o700)
-    with pytest.raises(ProgramError, match="WORKSPACE_UNUSABLE.*may not enter.*TMPDIR"):
-        with workspace("proof", parent=tmp_path, owner=server_account()):
-            pass
+    refused = pytest.raises(ProgramError, match=r"WORKSPACE_UNUSABLE.*may not enter.*TMPDIR")
+    with refused, workspace("proof", parent=tmp_path, owner=server_account()):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

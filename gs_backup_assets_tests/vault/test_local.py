@@ -262,9 +262,15 @@ def test_what_cannot_be_read_is_an_error_and_not_an_empty_list(store: LocalStore
 
 
 def test_a_disk_that_fails_while_reading_is_the_stores_fault(store: LocalStore) -> None:
-    with pytest.raises(StoreError, match="STORE_UNAVAILABLE"), _Reader(Path("/proc/self/mem"), store._unavailable) as broken:
+    with (
+        pytest.raises(StoreError, match="STORE_UNAVAILABLE"),
+        _Reader(Path("/proc/self/mem"), store._unavailable) as broken,
+    ):
         broken.readinto(bytearray(10))  # address 0 cannot be read: EIO
-    with pytest.raises(StoreError, match="STORE_UNAVAILABLE"), _Reader(Path("/proc/self/mem"), store._unavailable) as broken:
+    with (
+        pytest.raises(StoreError, match="STORE_UNAVAILABLE"),
+        _Reader(Path("/proc/self/mem"), store._unavailable) as broken,
+    ):
         broken.readall()
 
 
