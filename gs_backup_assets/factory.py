@@ -18,7 +18,7 @@ RETRY = dg.RetryPolicy(max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL)
 
 
 def build_definitions(
-    config: BackupConfig, *, listener: ListenerFactory = StepLog, retry: dg.RetryPolicy = RETRY
+    config: BackupConfig, *, listener: ListenerFactory = StepLog, retry: dg.RetryPolicy | None = RETRY
 ) -> dg.Definitions:
     """One graph for each database. `listener` receives the progress of steps, `retry` says what is tried again."""
     days = dg.DailyPartitionsDefinition(config.first_partition, timezone=config.timezone, end_offset=1)

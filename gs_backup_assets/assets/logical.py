@@ -79,7 +79,7 @@ def build_source(settings: DatabaseSettings) -> dg.SourceAsset:
 
 
 def build_logical_backup(
-    settings: DatabaseSettings, days: dg.DailyPartitionsDefinition, listener: ListenerFactory, retry: dg.RetryPolicy
+    settings: DatabaseSettings, days: dg.DailyPartitionsDefinition, listener: ListenerFactory, retry: dg.RetryPolicy | None
 ) -> dg.AssetsDefinition:
     """The dump of the day."""
 
@@ -151,7 +151,7 @@ def _backup_metadata(settings: DatabaseSettings, manifest: Manifest) -> dict[str
 
 
 def build_backup_checksum(
-    settings: DatabaseSettings, days: dg.DailyPartitionsDefinition, listener: ListenerFactory, retry: dg.RetryPolicy
+    settings: DatabaseSettings, days: dg.DailyPartitionsDefinition, listener: ListenerFactory, retry: dg.RetryPolicy | None
 ) -> dg.AssetsDefinition:
     """The check of the stored bytes."""
     key = checksum_key(settings)

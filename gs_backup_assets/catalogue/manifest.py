@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from gs_backup_assets.catalogue.sealed import seal, unseal
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.postgres.database import DatabaseFacts
 from gs_backup_assets.postgres.fingerprint import Fingerprint
@@ -113,8 +113,7 @@ def backup_id(moment: datetime) -> str:
 
 def encode(manifest: Manifest) -> bytes:
     """Canonical JSON with a digest of its own contents in it."""
-    contents = manifest.model_dump(mode="json")
-    return _canonical({"digest": _digest(contents), "manifest": contents})
+    return seal("manifest", manifest.model_dump(mode="json"))
 
 
 def decode(data: bytes, *, folder: str) -> Manifest:
@@ -129,14 +128,10 @@ def decode(data: bytes, *, folder: str) -> Manifest:
         "Use another backup, or another copy of this one; `gs-backup list` shows them.",
     )
     try:
-        document = json.loads(data)
-        contents = document["manifest"]
+        contents = unseal("manifest", data)
         version = contents["schema_version"]
-        intact = document.get("digest") == _digest(contents) and _canonical(document) == data
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise damaged from None
-    if not intact:
-        raise damaged
     if version != SCHEMA_VERSION:
         raise StoreError(
             "MANIFEST_UNKNOWN_VERSION",
@@ -161,11 +156,3 @@ def sha256sums(manifest: Manifest, manifest_bytes: bytes) -> bytes:
     lines = {file.path: file.sha256 for file in manifest.files}
     lines[NAME] = hashlib.sha256(manifest_bytes).hexdigest()
     return "".join(f"{digest}  {path}\n" for path, digest in sorted(lines.items())).encode()
-
-
-def _canonical(document: object) -> bytes:
-    return (json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _digest(contents: object) -> str:
-    return "sha256:" + hashlib.sha256(_canonical(contents)).hexdigest()

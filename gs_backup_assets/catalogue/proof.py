@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from enum import Enum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from gs_backup_assets.catalogue.sealed import seal, unseal
 from gs_backup_assets.catalogue.verdict import CheckResult, Status, Verdict
 from gs_backup_assets.errors import ExitStatus, StoreError
 
@@ -128,15 +128,15 @@ class ProofRecord(_Record):
 
 
 def encode(record: ProofRecord) -> bytes:
-    """The record as JSON for the store."""
-    return (json.dumps(record.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+    """The record as canonical JSON with a digest of its own contents, as the manifest has one."""
+    return seal("proof", record.model_dump(mode="json"))
 
 
 def decode(data: bytes, *, key: str) -> ProofRecord:
-    """Read a record; StoreError (`PROOF_DAMAGED`) when it is not one."""
+    """Read a record; StoreError (`PROOF_DAMAGED`) when it is not what was written."""
     try:
-        return ProofRecord.model_validate_json(data)
-    except ValidationError:
+        return ProofRecord.model_validate(unseal("proof", data))
+    except ValueError:  # pydantic's ValidationError is one
         raise StoreError(
             "PROOF_DAMAGED", f"{key} is not a proof record.", "Prove the backup again: `gs-backup verify`."
         ) from None

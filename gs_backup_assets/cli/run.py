@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # The terminal shows stages; the run's page in the UI has the log.
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+# What Dagster makes of Ctrl-C and SIGTERM inside a step.
+_INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 PartitionOption = Annotated[str | None, typer.Option(help="The day: only today can be dumped.", show_default="today")]
 
 
@@ -113,14 +115,12 @@ def run_daily_job(config: BackupConfig, settings: DatabaseSettings, partition: s
 
 
 def _execute(config: BackupConfig, settings: DatabaseSettings, day: str) -> BackupError | None:
-    import dagster as dg
-
     from gs_backup_assets.factory import build_definitions
     from gs_backup_assets.schedules import daily_job_name
 
     listener = TerminalListener()
     # One try: a person is watching, and decides.
-    definitions = build_definitions(config, listener=lambda _context: listener, retry=dg.RetryPolicy(max_retries=0))
+    definitions = build_definitions(config, listener=lambda _context: listener, retry=None)
     job = definitions.resolve_job_def(daily_job_name(settings.name))
     with _instance() as instance:
         result = job.execute_in_process(
@@ -130,6 +130,8 @@ def _execute(config: BackupConfig, settings: DatabaseSettings, day: str) -> Back
         return None
     for event in result.all_events:
         if event.is_step_failure:
+            if event.step_failure_data.error.cls_name in _INTERRUPTIONS:
+                raise KeyboardInterrupt
             return _error_of(event.step_failure_data)
     return BackupError("RUN_FAILED", "The run failed before its first step.", "Its page in the Dagster UI has the log.")
 

@@ -69,7 +69,7 @@ class Project:
         self.file.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()), encoding="utf-8")
 
     def definitions(self) -> dg.Definitions:
-        return build_definitions(self.config, retry=dg.RetryPolicy(max_retries=0))
+        return build_definitions(self.config, retry=None)
 
     def run(self, instance: dg.DagsterInstance, partition: str | None = None) -> dg.ExecuteInProcessResult:
         """The daily job in this process, as the schedule's run would do it."""
