@@ -89,8 +89,12 @@ def _checks_sensor(config: BackupConfig, check_keys: Sequence[dg.AssetCheckKey])
         problems = {}
         for key, record in latest.items():
             fingerprint = f"check:{key.asset_key.to_user_string()}:{key.name}"
-            problem = _check_problem(fingerprint, record.evaluation) if record.evaluation else cursor.open.get(fingerprint)
-            if problem is not None:  # without an evaluation it is being run: what was wrong is wrong until it has passed
+            problem = (
+                _check_problem(fingerprint, record.evaluation) if record.evaluation else cursor.open.get(fingerprint)
+            )
+            if (
+                problem is not None
+            ):  # without an evaluation it is being run: what was wrong is wrong until it has passed
                 problems[fingerprint] = problem
         now = datetime.now(timezone.utc)
         state, outcome = _tell(notifier, cursor.alerts, list(problems.values()), now, alerts.remind_after)

@@ -13,7 +13,7 @@ from gs_backup_assets.vault.opening import open_store
 
 
 def stale_problems(settings: DatabaseSettings, now: datetime, link: str = "") -> tuple[Problem, ...]:
-    """Problems of one database at `now`. A store that cannot be read is a problem, not an error: nothing is known then."""
+    """Problems of one database at `now`. A store that cannot be read is a problem too: nothing is known then."""
     name = settings.name
     try:
         freshness = read_freshness(Catalogue(open_store(settings), name), settings.alerts.stale_after)

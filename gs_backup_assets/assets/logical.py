@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timezone
-
 from typing import Any
 
 import dagster as dg
@@ -79,7 +78,10 @@ def build_source(settings: DatabaseSettings) -> dg.SourceAsset:
 
 
 def build_logical_backup(
-    settings: DatabaseSettings, days: dg.DailyPartitionsDefinition, listener: ListenerFactory, retry: dg.RetryPolicy | None
+    settings: DatabaseSettings,
+    days: dg.DailyPartitionsDefinition,
+    listener: ListenerFactory,
+    retry: dg.RetryPolicy | None,
 ) -> dg.AssetsDefinition:
     """The dump of the day."""
 
@@ -151,7 +153,10 @@ def _backup_metadata(settings: DatabaseSettings, manifest: Manifest) -> dict[str
 
 
 def build_backup_checksum(
-    settings: DatabaseSettings, days: dg.DailyPartitionsDefinition, listener: ListenerFactory, retry: dg.RetryPolicy | None
+    settings: DatabaseSettings,
+    days: dg.DailyPartitionsDefinition,
+    listener: ListenerFactory,
+    retry: dg.RetryPolicy | None,
 ) -> dg.AssetsDefinition:
     """The check of the stored bytes."""
     key = checksum_key(settings)

@@ -40,7 +40,10 @@ def report_key(settings: DatabaseSettings) -> dg.AssetKey:
 
 
 def build_proof(
-    settings: DatabaseSettings, days: dg.DailyPartitionsDefinition, listener: ListenerFactory, retry: dg.RetryPolicy | None
+    settings: DatabaseSettings,
+    days: dg.DailyPartitionsDefinition,
+    listener: ListenerFactory,
+    retry: dg.RetryPolicy | None,
 ) -> dg.AssetsDefinition:
     """The proof of the day's newest backup."""
     restored, reported = restore_key(settings), report_key(settings)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue import proof as proofs
-from gs_backup_assets.catalogue.manifest import Manifest, backup_folder
+from gs_backup_assets.catalogue.manifest import UNKNOWN_VERSION, Manifest, backup_folder
 from gs_backup_assets.catalogue.proof import ProofRecord
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.errors import ConfigError, StoreError
@@ -29,7 +29,7 @@ class Entry:
     id: str
     manifest: Manifest | None
     manifest_sha256: str
-    damage: str | None
+    damage: StoreError | None
     proof: ProofRecord | None
 
     @property
@@ -43,20 +43,21 @@ class Entry:
 
     @property
     def verdict(self) -> Verdict:
-        """The newest proof's verdict; NOT_VERIFIED without one, FAILED for a damaged manifest."""
-        if self.manifest is None:
-            return Verdict.FAILED
+        """The newest proof's verdict; NOT_VERIFIED without one; FAILED for a damaged manifest, not for a newer one."""
+        if self.damage is not None:
+            return Verdict.NOT_VERIFIED if self.damage.code == UNKNOWN_VERSION else Verdict.FAILED
         return Verdict.NOT_VERIFIED if self.proof is None else self.proof.verdict
 
     def require_manifest(self) -> Manifest:
-        """The manifest; StoreError (`MANIFEST_DAMAGED`) when it cannot be read."""
+        """The manifest; StoreError (`MANIFEST_DAMAGED` and its like) when it cannot be read."""
         if self.manifest is None:
-            raise StoreError(
-                "MANIFEST_DAMAGED",
-                self.damage or "The manifest cannot be read.",
-                "Use another backup: `gs-backup list`.",
-            )
+            raise self.require_damage()
         return self.manifest
+
+    def require_damage(self) -> StoreError:
+        """Why the manifest cannot be read."""
+        assert self.damage is not None
+        return self.damage
 
 
 def parse_id(backup_id: str) -> datetime:
@@ -143,7 +144,7 @@ class Catalogue:
         try:
             manifest, damage = manifests.decode(data, folder=folder), None
         except StoreError as error:
-            manifest, damage = None, f"{error.code}: {error.message}"
+            manifest, damage = None, error
         return Entry(self.database, partition, backup_id, manifest, digest, damage, self._newest_proof(folder, digest))
 
     def _newest_proof(self, folder: str, manifest_sha256: str) -> ProofRecord | None:

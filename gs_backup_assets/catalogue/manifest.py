@@ -14,10 +14,12 @@ from gs_backup_assets.postgres.database import DatabaseFacts
 from gs_backup_assets.postgres.fingerprint import Fingerprint
 from gs_backup_assets.postgres.inventory import Omission
 from gs_backup_assets.postgres.release import Release
+from gs_backup_assets.postgres.roles import Role
 from gs_backup_assets.postgres.schema import SchemaObject
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
+UNKNOWN_VERSION = "MANIFEST_UNKNOWN_VERSION"
 STAGES = ("dump", "fingerprint", "store")
 
 
@@ -82,6 +84,7 @@ class Manifest(_Record):
     files: tuple[StoredFile, ...]
     fingerprint: Fingerprint
     schema_objects: tuple[SchemaObject, ...]
+    roles: tuple[Role, ...] = ()
     omissions: tuple[Omission, ...]
     warnings: tuple[str, ...]
     stage_seconds: dict[str, float]
@@ -134,7 +137,7 @@ def decode(data: bytes, *, folder: str) -> Manifest:
         raise damaged from None
     if version != SCHEMA_VERSION:
         raise StoreError(
-            "MANIFEST_UNKNOWN_VERSION",
+            UNKNOWN_VERSION,
             f"The manifest in {folder} has version {version}.",
             "Use the release of this software that wrote it.",
         )

@@ -131,7 +131,7 @@ def _serve(config_file: Path) -> None:
     host, port = _UI
     workspace = Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml"
     workspace.write_text(_WORKSPACE, encoding="utf-8")
-    argv = [sys.executable, "-m", "dagster", "dev", "-h", host, "-p", str(port), "-w", workspace]
+    argv: list[str | Path] = [sys.executable, "-m", "dagster", "dev", "-h", host, "-p", str(port), "-w", workspace]
     environment = {**os.environ, FILE_VARIABLE: str(config_file.resolve())}
     with Program(argv, environment=environment, stop_signal=signal.SIGINT, on_line=_log_line) as dagster:
         _say(f"\nThe Dagster UI: http://{host}:{port}   Ctrl-C stops everything.\n")

@@ -76,7 +76,7 @@ def entry_document(entry: Entry, *, detailed: bool = False) -> dict[str, Any]:
         "proved_at": proof.finished_at.isoformat() if proof else None,
         "stored_bytes": manifest.stored_bytes if manifest else None,
         "source_bytes": manifest.source.total_bytes if manifest else None,
-        "damage": entry.damage,
+        "damage": entry.damage.code if entry.damage else None,
         "broken_rules": [rule.id for rule in proof.broken_rules] if proof else [],
     }
     if detailed:
@@ -89,7 +89,7 @@ def show_entry(console: Console, entry: Entry) -> None:
     """Draw a backup for people: facts, stages, checks, broken rules, verdict."""
     manifest = entry.manifest
     if manifest is None:
-        console.print(f"[bold red]FAILED[/]  {entry.id}: {entry.damage}")
+        console.print(f"[bold red]FAILED[/]  {entry.id}: {entry.require_damage()}")
         return
     console.print(
         f"\n[bold]{entry.database}[/] {entry.id} (day {entry.partition}): PostgreSQL {manifest.server.release},"
@@ -137,13 +137,11 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
             console.print(f"  [bold]{finding.code}[/] {escape(finding.message)} {escape(finding.hint)}")
     console.print()
     for rule in proof.broken_rules:
-        keys = (
-            f" ({', '.join(rule.sample_keys[:3])}{', ...' if len(rule.sample_keys) > 3 else ''})"
-            if rule.sample_keys
-            else ""
-        )
+        shown = ", ".join(rule.sample_keys[:3]) + (", ..." if len(rule.sample_keys) > 3 else "")
+        keys = f" ({shown})" if shown else ""
         console.print(
-            f"[red]✘[/] rule [bold]{rule.id}[/]: {escape(rule.title)}: {rule.unexpected} rows{escape(keys)}: [bold]{proof.blame.value}[/]"
+            f"[red]✘[/] rule [bold]{rule.id}[/]: {escape(rule.title)}: {rule.unexpected} rows{escape(keys)}:"
+            f" [bold]{proof.blame.value}[/]"
         )
     style = _STYLES[proof.verdict.value]
     meaning = {

@@ -130,7 +130,8 @@ def _execute(config: BackupConfig, settings: DatabaseSettings, day: str) -> Back
         return None
     for event in result.all_events:
         if event.is_step_failure:
-            if event.step_failure_data.error.cls_name in _INTERRUPTIONS:
+            error = event.step_failure_data.error
+            if error is not None and error.cls_name in _INTERRUPTIONS:
                 raise KeyboardInterrupt
             return _error_of(event.step_failure_data)
     return BackupError("RUN_FAILED", "The run failed before its first step.", "Its page in the Dagster UI has the log.")

@@ -1,4 +1,4 @@
-"""Private PostgreSQL servers on a socket in a 0700 folder: throwaway clusters for proofs, and the demo's production server."""
+"""Private PostgreSQL servers on a socket in a 0700 folder: throwaway clusters, and the demo's production server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of a database that a dump does not restore by itself: encoding, locale, settings, extensions."""
+"""Facts of a database that a dump does not restore by itself: encoding, locale, settings, extensions, properties."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from gs_backup_assets.postgres.connection import Connection, query
+from gs_backup_assets.postgres.properties import DatabaseProperties, read_properties
 
 # Settings whose stored value is a list with quotes where an element needs them (PostgreSQL's GUC_LIST_QUOTE).
 _LIST_SETTINGS = frozenset(
@@ -63,6 +64,7 @@ class DatabaseFacts(_Record):
     bootstrap_role: str
     extensions: tuple[Extension, ...]
     settings: tuple[Setting, ...]
+    properties: DatabaseProperties | None = None
 
     def locale_options(self, major: int) -> dict[str, str]:
         """Options of CREATE DATABASE on a server of the given major version."""
@@ -105,6 +107,7 @@ def database_facts(connection: Connection) -> DatabaseFacts:
         bootstrap_role=bootstrap,
         extensions=tuple(Extension(name=n, version=v) for n, v in extensions),
         settings=read_settings(connection),
+        properties=read_properties(connection),
     )
 
 

@@ -66,7 +66,7 @@ class SequencePrint(_Record):
 
 
 class LargeObjectsPrint(_Record):
-    """Number of large objects, the sum of the hashes of their blocks with oid and position, and of their owners."""
+    """Number of large objects, and sums of hashes: of blocks with oid, place and comment; of owners with grants."""
 
     count: int
     content: str | None
@@ -237,6 +237,7 @@ def _sequence_states(connection: Connection, sequences: Sequence[Relation]) -> l
 _LARGE_OBJECTS = f"""
 SELECT count(DISTINCT o.oid),
        sum(hashtextextended(o.oid::text || ':' || block || ':'
+                            || coalesce(obj_description(o.oid, 'pg_largeobject'), '') || ':'
                             || md5(lo_get(o.oid, block * {_LARGE_OBJECT_BLOCK}, {_LARGE_OBJECT_BLOCK})), 0))::text
 FROM pg_largeobject_metadata o,
      LATERAL (SELECT lo_lseek64(lo_open(o.oid, x'40000'::int), 0, 2) AS size) s,
@@ -245,7 +246,11 @@ FROM pg_largeobject_metadata o,
 
 
 _LARGE_OBJECT_OWNERS = """
-SELECT sum(hashtextextended(oid::text || ':' || pg_get_userbyid(lomowner), 0))::text FROM pg_largeobject_metadata
+SELECT sum(hashtextextended(concat_ws(':', o.oid, pg_get_userbyid(o.lomowner), grants.list), 0))::text
+FROM pg_largeobject_metadata o,
+     LATERAL (SELECT string_agg(concat_ws(' ', a.grantee::regrole, a.privilege_type, a.is_grantable), ',' ORDER BY
+                                a.grantee::regrole::text COLLATE "C", a.privilege_type, a.is_grantable) AS list
+              FROM aclexplode(o.lomacl) a) grants
 """
 
 

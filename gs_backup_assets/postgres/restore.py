@@ -263,6 +263,11 @@ _TABLESPACE_LINE = re.compile(
 )
 
 
+# What psql would take for a command of its own stands outside of quotes; pg_dumpall writes none but these two.
+_QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|^--[^\n]*$""", re.MULTILINE)
+_RESTRICT = re.compile(r"^\\(?:un)?restrict \w+$", re.MULTILINE)
+
+
 def apply_globals(
     toolchain: Toolchain,
     environment: Mapping[str, str],
@@ -274,11 +279,16 @@ def apply_globals(
     """Create the roles of `globals.sql` with psql.
 
     Roles that exist already are left as they are, tablespaces are left out. The filtered script is written into
-    `spool`, since it may hold password verifiers.
+    `spool`, since it may hold password verifiers. A script with psql's own commands in it, which could run programs on
+    this machine, is not run at all (`GLOBALS_UNSAFE`).
     """
+    text = _RESTRICT.sub("", globals_sql.read_text(encoding="utf-8"))
+    if "\\" in _QUOTED.sub("", text):
+        message = "it holds commands for psql, which pg_dumpall does not write"
+        return (RestoreError("GLOBALS_UNSAFE", Origin.BACKUP, "globals.sql", message),)
     skip = {*existing_roles, *(quote(role) for role in existing_roles)}
     lines = []
-    for line in globals_sql.read_text(encoding="utf-8").split("\n"):  # splitlines would cut at form feeds as well
+    for line in text.split("\n"):  # splitlines would cut at form feeds as well
         role = _ROLE_LINE.match(line)
         if (role and role["role"] in skip) or _TABLESPACE_LINE.match(line):
             continue

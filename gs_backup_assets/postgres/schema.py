@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,13 +13,15 @@ from gs_backup_assets.postgres.snapshot import LOCK_WAIT_SECONDS
 from gs_backup_assets.postgres.toolchain import Toolchain
 from gs_backup_assets.system.programs import run
 
-HEADER = re.compile(
+_HEADER = re.compile(
     r"^--\n-- Name: (?P<name>.*); Type: (?P<type>.*); Schema: (?P<schema>.*); Owner: ?(?P<owner>.*)\n--\n", re.MULTILINE
 )
-# Lines that say who owns an object: compared on their own, since a verification server may not have the roles.
-_OWNER = re.compile(r"^ALTER .* OWNER TO .*;\n?", re.MULTILINE)
-# \restrict carries a random token (since the releases of August 2025); the SET lines depend on the order of objects.
-_NOISE = re.compile(r"^(\\(un)?restrict .*|SET default_table(space|_access_method) = .*;)?\n", re.MULTILINE)
+# What pg_dump adds after a definition: its owner (compared on its own, since a verification server may not have the
+# roles), settings that depend on the order of objects, and a random token (since the releases of August 2025). It is
+# taken off the end only: the same words inside a function's body belong to the definition.
+_END = re.compile(
+    r"(?:\n\n|\A)(?:ALTER .* OWNER TO .*;|\\unrestrict .*|SET default_table(?:space|_access_method) = .*;)\s*\Z|\s+\Z"
+)
 _TRAILER = "--\n-- PostgreSQL database dump complete\n--\n"
 _PRIVILEGES = ("ACL", "DEFAULT ACL")
 
@@ -68,19 +70,29 @@ def read_schema(
     return split_schema(finished.stdout, revalidated=revalidated)
 
 
+def definitions(text: str) -> Iterator[tuple[re.Match[str], str]]:
+    """The header of every object in a plain dump (groups `name`, `type`, `schema`, `owner`), and what follows it."""
+    headers = list(_HEADER.finditer(text))
+    for header, following in zip(headers, [*headers, None][1:], strict=True):
+        yield header, text[header.end() : following.start() if following else len(text)]
+
+
+def _without_end(body: str) -> str:
+    while (match := _END.search(body)) is not None:
+        body = body[: match.start()]
+    return body.strip()
+
+
 def split_schema(text: str, *, revalidated: Collection[str] = ()) -> tuple[SchemaObject, ...]:
     """Split a plain schema dump at its headers and digest each part; parts of one name are digested together.
 
     Objects named in `revalidated` (as pg_restore names entries: type, name, owner) are digested as if they were not
     marked NOT VALID.
     """
-    text = text.replace(_TRAILER, "")
-    headers = list(HEADER.finditer(text))
     parts: dict[tuple[str, str, str, str], list[str]] = {}
-    for header, following in zip(headers, [*headers, None][1:], strict=True):
-        body = text[header.end() : following.start() if following else len(text)]
+    for header, body in definitions(text.replace(_TRAILER, "")):
         key = (header["type"], header["schema"], header["name"], header["owner"])
-        parts.setdefault(key, []).append(_NOISE.sub("", _OWNER.sub("", body)).strip())
+        parts.setdefault(key, []).append(_without_end(body))
     objects = []
     for (kind, schema, name, owner), bodies in sorted(parts.items()):
         part = SchemaObject(type=kind, object_schema=schema, name=name, owner=owner, sha256="")

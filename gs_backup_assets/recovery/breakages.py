@@ -102,7 +102,7 @@ _DIFFERENT = ("FILE_DIFFERS", "FILE_TRUNCATED", "FILE_EXTENDED")
 _NOT_OURS = ("MANIFEST_DAMAGED",)
 _MISPLACED = ("MANIFEST_MISPLACED", "MANIFEST_DAMAGED")
 # A link is not followed: the bytes behind it are not in the store, whatever they are.
-_LINK = ("KEY_INVALID", "FILE_MISSING")
+_LINK = ("FILE_NOT_OURS", "FILE_MISSING")
 # What decompression and COPY make of damaged rows depends on where the damage lies; all of these name the backup.
 _UNREADABLE = ("ARCHIVE_DAMAGED", "DATA_UNREADABLE", "RESTORE_ERROR", "ROWS_DIFFER", "CONTENTS_DIFFER")
 
@@ -220,6 +220,16 @@ def _data_file_lost_redigested(copy: Copy) -> None:
     copy.redigest()
 
 
+def _globals_edited(old: bytes, new: bytes) -> Callable[[Copy], None]:
+    def apply(copy: Copy) -> None:
+        text = copy.read("globals.sql")
+        assert old in text, old
+        copy.write("globals.sql", text.replace(old, new))
+        copy.redigest()
+
+    return apply
+
+
 def _without_role(role: str) -> Callable[[Copy], None]:
     """Take every line about a role out of globals.sql, with digests that are right for what is left."""
 
@@ -280,7 +290,7 @@ STORED: tuple[Breakage, ...] = (
     Breakage("data_missing", "a data file is missing", ("FILE_MISSING",), _data_file_lost),
     Breakage("toc_missing", "the table of contents is missing", ("FILE_MISSING",), _remove(TOC)),
     Breakage("globals_missing", "globals.sql is missing", ("FILE_MISSING",), _remove(GLOBALS_FILE)),
-    Breakage("swapped", "two data files changed places", ("FILE_SWAPPED", "FILE_TRUNCATED", "FILE_EXTENDED"), _swap),
+    Breakage("swapped", "two data files changed places", ("FILE_SWAPPED",), _swap),
     Breakage("older_file", "an older backup's data file under the newer manifest", _DIFFERENT, _older_file),
     Breakage(
         "extra_file",
@@ -347,5 +357,32 @@ REDIGESTED: tuple[Breakage, ...] = (
         "globals.sql lacks the role of a database setting",
         ("SETTING_DIFFERS",),
         _without_role("studio_clock"),
+    ),
+    Breakage(
+        "idle_role_missing",
+        "globals.sql lacks a role that owns nothing",
+        ("ROLE_MISSING",),
+        _without_role("studio_idle"),
+    ),
+    Breakage(
+        "role_may_log_in", "a role may log in that could not", ("ROLE_DIFFERS",), _globals_edited(b"NOLOGIN", b"LOGIN")
+    ),
+    Breakage(
+        "membership_lost",
+        "a role is no member of another any more",
+        ("ROLE_DIFFERS",),
+        _globals_edited(b"GRANT studio", b"-- "),
+    ),
+    Breakage(
+        "role_setting_lost",
+        "a setting of a role is gone",
+        ("ROLE_DIFFERS",),
+        _globals_edited(b"work_mem", b"temp_buffers"),
+    ),
+    Breakage(
+        "globals_command",
+        "globals.sql holds a command for psql",
+        ("GLOBALS_UNSAFE",),
+        _globals_edited(b"CREATE ROLE studio_app;", b"CREATE ROLE studio_app; \\! true"),
     ),
 )

@@ -35,6 +35,14 @@ FURNISHINGS = (
     "CREATE STATISTICS practice_correlated ON piece, bpm FROM practice",
     "ALTER ROLE studio_clock IN DATABASE studio SET statement_timeout = '30s'",
     "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO studio_reports",
+    "CREATE ROLE studio_idle NOLOGIN",
+    "GRANT studio_reports TO studio_app",
+    "ALTER ROLE studio_app SET work_mem = '5MB'",
+    f"COMMENT ON LARGE OBJECT {TERMS_OID} IS 'Terms of 2026'",
+    f"GRANT SELECT ON LARGE OBJECT {TERMS_OID} TO studio_reports",
+    "CREATE FUNCTION letter() RETURNS text LANGUAGE sql AS $$SELECT E'Dear student,\n\n\nsee you'::text\n\n$$",
+    "CREATE FUNCTION hand_over() RETURNS void LANGUAGE plpgsql AS"
+    " $$\nBEGIN\nALTER TABLE goal OWNER TO studio_app;\nEND$$",
 )
 
 # What happens in the source between the older backup and the newer one.
@@ -286,5 +294,36 @@ SCHEMA: tuple[Breakage, ...] = (
         "one of two roles lacks its default privileges",
         "OBJECT_MISSING",
         "ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE SELECT ON TABLES FROM studio_reports",
+    ),
+    _changed(
+        "view_emptied",
+        "a materialized view is not populated",
+        "MATERIALIZED_VIEW_DIFFERS",
+        'REFRESH MATERIALIZED VIEW "TeacherMonthlyIncome" WITH NO DATA',
+    ),
+    _changed(
+        "object_comment_lost",
+        "the comment on a large object is missing",
+        "LARGE_OBJECTS_DIFFER",
+        f"COMMENT ON LARGE OBJECT {TERMS_OID} IS NULL",
+    ),
+    _changed(
+        "object_grant_lost",
+        "the grant on a large object is missing",
+        "LARGE_OBJECTS_DIFFER",
+        f"REVOKE ALL ON LARGE OBJECT {TERMS_OID} FROM studio_reports",
+    ),
+    _changed(
+        "blank_lines_lost",
+        "a function's body lacks blank lines",
+        "OBJECT_DIFFERS",
+        "CREATE OR REPLACE FUNCTION letter() RETURNS text LANGUAGE sql AS"
+        " $$SELECT E'Dear student,\n\n\nsee you'::text\n$$",
+    ),
+    _changed(
+        "owner_line_lost",
+        "a function's body lacks a line that looks like pg_dump's own",
+        "OBJECT_DIFFERS",
+        "CREATE OR REPLACE FUNCTION hand_over() RETURNS void LANGUAGE plpgsql AS $$\nBEGIN\nEND$$",
     ),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gs_backup_assets.postgres.restore import TocEntry, list_entries
-from gs_backup_assets.postgres.schema import HEADER
+from gs_backup_assets.postgres.schema import definitions
 from gs_backup_assets.postgres.toolchain import Toolchain
 from gs_backup_assets.system.programs import run
 
@@ -63,11 +63,8 @@ def _attachments(toolchain: Toolchain, dump: Path) -> dict[str, frozenset[str]]:
     """For every definition of the post-data section, by its line in the table of contents, the tables that it needs."""
     finished = run([toolchain.program("pg_restore"), "--section=post-data", "--file=-", dump], capture_stdout=True)
     finished.require_success("The archive cannot be read; use another backup.")
-    text = finished.stdout
-    headers = list(HEADER.finditer(text))
     found = {}
-    for header, following in zip(headers, [*headers[1:], None], strict=True):
-        body = text[header.end() : following.start() if following else len(text)]
+    for header, body in definitions(finished.stdout):
         names = [*_ATTACHED.findall(body)[:1], *_REFERENCED.findall(body)]
         line = f"{header['type']} {header['schema']} {header['name']} {header['owner']}"
         found[line] = frozenset(map(_plain, names))

@@ -224,11 +224,15 @@ def schema_equal(
     restored_settings: Sequence[Setting],
     *,
     owners: bool,
+    around: Sequence[Finding] = (),
 ) -> CheckResult:
-    """Every object's definition, with owners and privileges if `owners`, and the database's settings."""
+    """Every object's definition, with owners and privileges if `owners`, and the database's settings.
+
+    `around` is what `surroundings` found to differ about the objects' surroundings.
+    """
     mine = {_identity(o): o for o in source if owners or not o.is_privilege}
     yours = {_identity(o): o for o in restored if owners or not o.is_privilege}
-    findings = []
+    findings = [*around]
     for identity in sorted({*mine, *yours}):
         a, b = mine.get(identity), yours.get(identity)
         label = (a or b or mine[identity]).label

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -28,9 +28,11 @@ from gs_backup_assets.postgres.amcheck import run_amcheck
 from gs_backup_assets.postgres.cluster import drop_database
 from gs_backup_assets.postgres.connection import connect
 from gs_backup_assets.postgres.database import apply_settings, read_settings, reset_settings
-from gs_backup_assets.postgres.fingerprint import Fingerprint, take_fingerprint
+from gs_backup_assets.postgres.fingerprint import take_fingerprint
 from gs_backup_assets.postgres.inventory import take_inventory
+from gs_backup_assets.postgres.properties import apply_properties, read_properties
 from gs_backup_assets.postgres.restore import NO_TRIGGERS, Origin
+from gs_backup_assets.postgres.roles import read_roles
 from gs_backup_assets.postgres.schema import read_schema
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery import equality
@@ -38,6 +40,7 @@ from gs_backup_assets.recovery.equality import not_verified
 from gs_backup_assets.recovery.restoring import Restored, restore_fetched
 from gs_backup_assets.recovery.servers import RestoreServer, proof_server
 from gs_backup_assets.recovery.stored_bytes import check_stored_bytes
+from gs_backup_assets.recovery.surroundings import properties_differ, roles_differ, views_differ
 from gs_backup_assets.recovery.take import jobs_of
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.store import Store
@@ -179,13 +182,20 @@ def compare_restored(
     """
     source = manifest.fingerprint
     with progress.stage("equality"):
-        fingerprint = _fingerprint(manifest, restored, jobs)
+        with connect(restored.target) as connection:
+            inventory = take_inventory(connection)
+        fingerprint = take_fingerprint(restored.target, inventory, level=source.level, jobs=jobs)
         tables = equality.compare_tables(source, fingerprint)
         contents = equality.contents_equal(source, fingerprint, tables, owners=server.owners)
         clean = restore_clean(restored, contents)
     with progress.stage("schema"):
         schema = _schema_equal(
-            manifest, restored, server, restored.target.write_service_file(spool), keep_settings=keep_settings
+            manifest,
+            restored,
+            server,
+            restored.target.write_service_file(spool),
+            views=views_differ(manifest.omissions, inventory.omissions),
+            keep_settings=keep_settings,
         )
     omitted = {omission.name for omission in manifest.omissions}
     compared = (
@@ -196,12 +206,6 @@ def compare_restored(
     )
     explained = tuple(equality.explained(check, clean) for check in compared)
     return Compared((equality.everything_included(manifest.omissions), clean, *explained), tables)
-
-
-def _fingerprint(manifest: Manifest, restored: Restored, jobs: int) -> Fingerprint:
-    with connect(restored.target) as connection:
-        inventory = take_inventory(connection)
-    return take_fingerprint(restored.target, inventory, level=manifest.fingerprint.level, jobs=jobs)
 
 
 def restore_clean(restored: Restored, contents: CheckResult) -> CheckResult:
@@ -255,6 +259,7 @@ def _schema_equal(
     server: RestoreServer,
     environment: dict[str, str],
     *,
+    views: Sequence[Finding],
     keep_settings: bool,
 ) -> CheckResult:
     objects = read_schema(server.toolchain, environment, revalidated=restored.not_valid)
@@ -262,11 +267,17 @@ def _schema_equal(
     wanted = [s for s in manifest.source.settings if server.owners or not s.role]
     with connect(server.admin) as connection:
         refused = apply_settings(connection, database, wanted)
+        around = [*views]
+        if server.owners:
+            around += roles_differ(manifest.roles, read_roles(connection), restored.roles_before)
+            if manifest.source.properties is not None:
+                refused += apply_properties(connection, database, manifest.source.properties)
+            around += properties_differ(manifest.source.properties, read_properties(connection, database))
         kept = read_settings(connection, database)
         if not keep_settings:
             reset_settings(connection, database, {s.role for s in kept if s.role})
     result = equality.schema_equal(
-        manifest.schema_objects, objects, manifest.source.settings, kept, owners=server.owners
+        manifest.schema_objects, objects, manifest.source.settings, kept, owners=server.owners, around=around
     )
     notes = tuple(Finding(code="SETTING_REFUSED", message=text) for text in refused)
     return result.model_copy(update={"findings": (*result.findings, *notes)})

@@ -1,4 +1,4 @@
-"""Proves a backup and keeps what came out: the record in the store, the report and the Data Docs in the reports folder."""
+"""Proves a backup and keeps what came out: the record in the store, report and Data Docs in the reports folder."""
 
 from __future__ import annotations
 

@@ -134,11 +134,8 @@ def restore_backup(
 
 def _sound_manifest(entry: Entry) -> Manifest:
     if entry.manifest is None:
-        raise ProofFailed(
-            "MANIFEST_DAMAGED",
-            entry.damage or "The manifest cannot be read.",
-            "Use another backup: `gs-backup list` shows which are proven.",
-        )
+        damage = entry.require_damage()
+        raise ProofFailed(damage.code, damage.message, damage.hint)
     return entry.manifest
 
 

@@ -30,11 +30,15 @@ _LOST = re.compile(r"server closed the connection|terminating connection|the dat
 
 @dataclass(frozen=True)
 class Restored:
-    """A restored database: the errors on the way, and the foreign keys that could only be added as NOT VALID."""
+    """A restored database: the errors on the way, and the foreign keys that could only be added as NOT VALID.
+
+    `roles_before` are the roles that the server had already: they were left as they are.
+    """
 
     target: Target
     errors: tuple[RestoreError, ...]
     not_valid: tuple[str, ...]
+    roles_before: frozenset[str] = frozenset()
 
 
 def restore_fetched(
@@ -59,10 +63,10 @@ def restore_fetched(
         target = _create(server, database, manifest)
         environment = target.write_service_file(fetched)
         errors: list[RestoreError] = []
+        roles = existing_roles(server)
         if server.owners:
-            errors += apply_globals(
-                server.toolchain, environment, fetched / GLOBALS_FILE, fetched, existing_roles=existing_roles(server)
-            )
+            globals_sql = fetched / GLOBALS_FILE
+            errors += apply_globals(server.toolchain, environment, globals_sql, fetched, existing_roles=roles)
         restore = partial(
             restore_sections, server.toolchain, environment, fetched / DUMP_FOLDER, jobs=jobs, owners=server.owners
         )
@@ -84,7 +88,7 @@ def restore_fetched(
             not_valid = add_not_valid(connection, errors)
     with progress.stage("analyze"):
         analyze(target)
-    return Restored(target, tuple(errors), not_valid)
+    return Restored(target, tuple(errors), not_valid, roles)
 
 
 def _create(server: RestoreServer, database: str, manifest: Manifest) -> Target:

@@ -7,7 +7,7 @@ from pathlib import Path
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue.catalogue import Entry
 from gs_backup_assets.catalogue.manifest import Manifest, StoredFile
-from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
+from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, Verdict
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.progress import Stage
 from gs_backup_assets.vault.pipeline import copy_stream
@@ -25,15 +25,17 @@ def check_stored_bytes(store: Store, entry: Entry, stage: Stage, *, fetch_into: 
     read raises StoreError; a damaged backup is a FAILED result.
     """
     if entry.manifest is None:
-        words = entry.damage or "The manifest cannot be read."
-        damage = Finding(code="MANIFEST_DAMAGED", message=words, hint=_ANOTHER)
-        return CheckResult(name=CHECK, status=Status.FAILED, summary="the manifest is damaged", findings=(damage,))
+        damage = entry.require_damage()
+        finding = Finding(code=damage.code, message=damage.message, hint=damage.hint)
+        # What a newer release wrote may well be sound: it only cannot be read here.
+        status = Status.NOT_VERIFIED if entry.verdict is Verdict.NOT_VERIFIED else Status.FAILED
+        return CheckResult(name=CHECK, status=status, summary="the manifest cannot be read", findings=(finding,))
     manifest = entry.manifest
     findings = [*_unexpected(store, manifest), *_sums_differ(store, entry)]
     for file in manifest.files:
-        finding = _check_file(store, manifest, file, stage, fetch_into)
-        if finding is not None:
-            findings.append(finding)
+        found = _check_file(store, manifest, file, stage, fetch_into)
+        if found is not None:
+            findings.append(found)
     metrics = {"stored_files": len(manifest.files), "stored_bytes": manifest.stored_bytes}
     if findings:
         summary = f"{len(findings)} of {len(manifest.files)} files are not what was stored"
@@ -85,9 +87,11 @@ def _check_file(
     try:
         source = store.open(f"{manifest.folder}/{file.path}")
     except StoreError as error:
-        if error.code != "OBJECT_MISSING":
-            raise
-        return finding("FILE_MISSING", "it is not in the store.")
+        if error.code == "OBJECT_MISSING":
+            return finding("FILE_MISSING", "it is not in the store.")
+        if error.code == "KEY_INVALID":  # a link in place of the file: what it leads to is not ours
+            return finding("FILE_NOT_OURS", error.message)
+        raise
     total = manifest.stored_bytes
     with source:
         if fetch_into is None:
@@ -97,13 +101,13 @@ def _check_file(
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "wb") as sink:
                 size, sha256 = copy_stream(source, sink, advance=lambda n: stage.advance(n, total))
+    if sha256 == file.sha256:
+        return None
+    other = next((f.path for f in manifest.files if f.sha256 == sha256 and size), None)
+    if other is not None:
+        return finding("FILE_SWAPPED", f"it has the contents of {other}.")
     if size < file.size:
         return finding("FILE_TRUNCATED", f"{size} bytes are left of {file.size}.")
     if size > file.size:
         return finding("FILE_EXTENDED", f"it has {size} bytes instead of {file.size}.")
-    if sha256 != file.sha256:
-        other = next((f.path for f in manifest.files if f.sha256 == sha256), None)
-        if other is not None:
-            return finding("FILE_SWAPPED", f"it has the contents of {other}.")
-        return finding("FILE_DIFFERS", "its SHA-256 is not the one in the manifest.")
-    return None
+    return finding("FILE_DIFFERS", "its SHA-256 is not the one in the manifest.")

@@ -21,6 +21,7 @@ from gs_backup_assets.postgres.connection import Target, query
 from gs_backup_assets.postgres.database import database_facts
 from gs_backup_assets.postgres.dump import FALLBACK_COMPRESSION, Compression, dump_database, dump_globals, excluded
 from gs_backup_assets.postgres.fingerprint import Fingerprint, Level, sequences_again, take_fingerprint
+from gs_backup_assets.postgres.roles import read_roles
 from gs_backup_assets.postgres.schema import SchemaObject, read_schema
 from gs_backup_assets.postgres.snapshot import LOCK_WAIT_SECONDS, Snapshot, exported_snapshot
 from gs_backup_assets.postgres.toolchain import Toolchain, choose
@@ -121,6 +122,7 @@ def _read_source(
         if not dump.role_passwords:
             warnings.append("The role is not a superuser: roles are backed up without their passwords.")
         facts = database_facts(snapshot.connection)
+        roles = read_roles(snapshot.connection)
         level = Level(settings.logical.fingerprint)
         fingerprint, schema = _dump_and_fingerprint(
             target,
@@ -152,6 +154,7 @@ def _read_source(
         files=(),
         fingerprint=fingerprint,
         schema_objects=schema,
+        roles=roles,
         omissions=snapshot.inventory.omissions,
         warnings=tuple(warnings),
         stage_seconds={},
@@ -274,6 +277,7 @@ def _store_files(draft: Manifest, spool: Path, store: Store, progress: Progress)
         )
         store.put_bytes(manifests.encode(manifest), f"{manifest.folder}/{manifests.NAME}")
     except BaseException:
-        store.delete_tree(draft.folder)
+        with suppress(StoreError):  # what went wrong first is told; without a manifest the rest is swept later
+            store.delete_tree(draft.folder)
         raise
     return manifest

@@ -1,7 +1,5 @@
 """Defects to plant in a sample database, one at a time, each with the data rule that must catch it."""
 
-# ruff: noqa: S608 - every part of the statements is written in this module, nothing comes from outside.
-
 from __future__ import annotations
 
 from collections.abc import Mapping

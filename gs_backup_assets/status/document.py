@@ -35,7 +35,7 @@ class BackupSummary(_Record):
 
 
 class ClassObjective(_Record):
-    """Targets of a data class in seconds, and what was measured: how old the last proven backup is, how long it took."""
+    """Targets of a data class in seconds, and what was measured on the last proven backup: its age, its restore."""
 
     name: str
     rpo_target_seconds: float

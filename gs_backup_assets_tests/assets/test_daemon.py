@@ -1,4 +1,4 @@
-"""The whole thing as it runs in production: a daemon whose schedule ticks, a run, its proof, and a message to people."""
+"""The whole as it runs in production: a daemon whose schedule ticks, a run, its proof, a message to people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from gs_backup_assets_tests.assets.conftest import ALERTS_VARIABLE, Project
 from gs_backup_assets_tests.conftest import free_port, toolchain_of
 
 ROOT = Path(__file__).parents[2]
-WORKSPACE = "load_from: [{python_module: {module_name: gs_backup_assets.definitions, location_name: gs_backup_assets}}]\n"
+WORKSPACE = (
+    "load_from: [{python_module: {module_name: gs_backup_assets.definitions, location_name: gs_backup_assets}}]\n"
+)
 
 
 def wait_for(what: str, met: Callable[[], bool], seconds: float = 150) -> None:
@@ -33,7 +35,13 @@ def wait_for(what: str, met: Callable[[], bool], seconds: float = 150) -> None:
 
 
 def environment_of(project: Project, home: Path, **more: str) -> dict[str, str]:
-    return {**os.environ, "DAGSTER_HOME": str(home), "GS_BACKUP_CONFIG": str(project.file), "NO_PROXY": "127.0.0.1", **more}
+    return {
+        **os.environ,
+        "DAGSTER_HOME": str(home),
+        "GS_BACKUP_CONFIG": str(project.file),
+        "NO_PROXY": "127.0.0.1",
+        **more,
+    }
 
 
 @contextmanager
@@ -42,7 +50,9 @@ def daemon(project: Project, home: Path, environment: dict[str, str]) -> Iterato
     (home / "workspace.yaml").write_text(WORKSPACE, encoding="utf-8")
     argv = [Path(sys.executable).with_name("dagster-daemon"), "run", "-w", home / "workspace.yaml"]
     log = open(home / "daemon.log", "wb")
-    process = subprocess.Popen(argv, env=environment, cwd=project.folder, stdout=log, stderr=log, start_new_session=True)
+    process = subprocess.Popen(
+        argv, env=environment, cwd=project.folder, stdout=log, stderr=log, start_new_session=True
+    )
     try:
         yield process
     finally:

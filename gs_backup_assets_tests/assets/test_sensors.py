@@ -1,4 +1,4 @@
-"""The sensors against real instances and a real HTTP receiver: told once, told again on recovery, retried if refused."""
+"""The sensors with real instances and a real HTTP receiver: told once, told on recovery, retried if refused."""
 
 from __future__ import annotations
 
@@ -131,9 +131,7 @@ def test_a_failed_data_rule_is_told_and_its_recovery_too(
     assert len(receiver.received) == 2 and "ecovered" in receiver.titles[1]
 
 
-def test_many_failed_checks_are_one_message(
-    project: Project, instance: dg.DagsterInstance, receiver: Receiver
-) -> None:
+def test_many_failed_checks_are_one_message(project: Project, instance: dg.DagsterInstance, receiver: Receiver) -> None:
     ticker = Ticker(sensor(project, "failed_checks"), instance)
     assert "nothing is wrong" in ticker.tick()
     project.configure(logical="{fingerprint: 'off'}")

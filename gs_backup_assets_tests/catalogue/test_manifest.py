@@ -17,13 +17,12 @@ from gs_backup_assets.catalogue.catalogue import parse_id
 from gs_backup_assets.catalogue.manifest import (
     Manifest,
     StoredFile,
-    _canonical,
-    _digest,
     backup_id,
     decode,
     encode,
     sha256sums,
 )
+from gs_backup_assets.catalogue.sealed import seal
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets_tests.catalogue.manifests import made_up
 
@@ -40,7 +39,7 @@ def refusal(data: bytes, folder: str = MANIFEST.folder) -> str:
 
 def signed(contents: object) -> bytes:
     """What somebody could write who knows how manifests are made."""
-    return _canonical({"digest": _digest(contents), "manifest": contents})
+    return seal("manifest", contents)
 
 
 @given(names)

@@ -111,7 +111,9 @@ def test_a_damaged_backup_fails_verification_and_status(
     assert verb(folder, "status", status=1)["status"] == "error"
 
 
-@pytest.mark.parametrize(("kind", "rule"), [("orphaned-lesson", "lesson_orphaned_student"), ("null-email", "user_email_missing")])
+@pytest.mark.parametrize(
+    ("kind", "rule"), [("orphaned-lesson", "lesson_orphaned_student"), ("null-email", "user_email_missing")]
+)
 def test_a_sabotaged_production_is_told_from_a_broken_backup(tmp_path: Path, kind: str, rule: str) -> None:
     done = gs_backup("demo", "--dir", tmp_path / "demo", "--scale", "0.1", "--sabotage", kind)
     assert done.returncode == 1, done.stdout + done.stderr

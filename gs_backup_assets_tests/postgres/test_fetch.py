@@ -187,7 +187,9 @@ def test_archives_that_lead_outside_are_refused(
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("archive", [b"no archive", archive_of((tarfile.TarInfo("readme"), b"x"))])
+@pytest.mark.parametrize(
+    "archive", [b"no archive", archive_of((tarfile.TarInfo("readme"), b"x"))], ids=["no archive", "no programs"]
+)
 def test_what_is_no_archive_of_programs_is_refused(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: bytes
 ) -> None:
