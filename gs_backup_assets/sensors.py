@@ -89,12 +89,12 @@ def _checks_sensor(config: BackupConfig, check_keys: Sequence[dg.AssetCheckKey])
         problems = {}
         for key, record in latest.items():
             fingerprint = f"check:{key.asset_key.to_user_string()}:{key.name}"
-            problem = (
-                _check_problem(fingerprint, record.evaluation) if record.evaluation else cursor.open.get(fingerprint)
-            )
-            if (
-                problem is not None
-            ):  # without an evaluation it is being run: what was wrong is wrong until it has passed
+            evaluation = record.evaluation
+            if isinstance(evaluation, dg.AssetCheckEvaluation):
+                problem = _check_problem(fingerprint, evaluation)
+            else:  # it is only planned: what was wrong is wrong until the check has passed
+                problem = cursor.open.get(fingerprint)
+            if problem is not None:
                 problems[fingerprint] = problem
         now = datetime.now(timezone.utc)
         state, outcome = _tell(notifier, cursor.alerts, list(problems.values()), now, alerts.remind_after)

@@ -152,7 +152,10 @@ def test_a_check_that_is_being_run_again_is_no_recovery(
     ticker.tick()
     assert len(receiver.received) == 1
     job = project.definitions().resolve_job_def("studio_daily_backup")
-    instance.create_run_for_job(job, tags={"dagster/partition": project.today}, asset_check_selection=None)
+    keys = project.definitions().resolve_assets_def(dg.AssetKey(["studio", "verified_restore"])).check_keys
+    instance.create_run_for_job(job, tags={"dagster/partition": project.today})
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
+    assert {record.status.value for record in latest.values()} == {"PLANNED"}
     ticker.tick()
     assert len(receiver.received) == 1
 
