@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from gs_backup_assets.postgres.cluster import Cluster, create_database, drop_dat
 from gs_backup_assets.postgres.connection import Target, connect
 from gs_backup_assets.postgres.release import Release
 from gs_backup_assets.postgres.toolchain import Toolchain, discover
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that: tests that interrupt them must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As a production server would be set up, but quick to start and stop.
 _SETTINGS = {"fsync": "off", "shared_buffers": "128MB", "max_connections": "60", "wal_level": "replica"}
