@@ -281,6 +281,6 @@ def test_a_dagster_run_that_is_interrupted_ends(scene: Scene, server17: Cluster,
         assert process.returncode == -signal.SIGKILL
         assert statuses == ["STARTED"], "nobody was left to say so; run monitoring of the daemon does"
     else:
-            # Dagster makes one interruption of both signals.
-            assert process.returncode == 128 + signal.SIGINT and "Interrupted" in words, words
+        # Dagster makes one interruption of both signals.
+        assert process.returncode == 128 + signal.SIGINT and "Interrupted" in words, words
         assert statuses[0] in ("CANCELED", "FAILURE"), (statuses, words)
