@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gs_backup_assets.cli.common import ConfigOption, DatabaseOption, JsonOption, emit, human_age, human_bytes
+from gs_backup_assets.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,7 +141,7 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
         shown = ", ".join(rule.sample_keys[:3]) + (", ..." if len(rule.sample_keys) > 3 else "")
         keys = f" ({shown})" if shown else ""
         console.print(
-            f"[red]✘[/] rule [bold]{rule.id}[/]: {escape(rule.title)}: {rule.unexpected} rows{escape(keys)}:"
+            f"[red]✘[/] rule [bold]{rule.id}[/]: {escape(rule.title)}: {counted(rule.unexpected or 0, 'row')}{escape(keys)}:"
             f" [bold]{proof.blame.value}[/]"
         )
     style = _STYLES[proof.verdict.value]
@@ -150,6 +151,9 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
         "NOT_VERIFIED": "something could not be checked: this is not a pass",
     }[proof.verdict.value]
     console.print(f"[{style}]{proof.verdict.value.replace('_', ' ')}[/]: {meaning}")
+    if proof.broken_rules:
+        broken = counted(len(proof.broken_rules), "data rule")
+        console.print(f"[bold red]BUT[/] broken in the data: {broken}: {proof.blame.value}")
 
 
 def _verdict_text(entry: Entry) -> str:

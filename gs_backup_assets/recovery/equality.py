@@ -10,6 +10,7 @@ from gs_backup_assets.postgres.database import Setting
 from gs_backup_assets.postgres.fingerprint import Fingerprint, LargeObjectsPrint, Level, SequencePrint, SequenceState
 from gs_backup_assets.postgres.inventory import Omission
 from gs_backup_assets.postgres.schema import SchemaObject
+from gs_backup_assets.words import counted
 
 _BROKE = "The backup does not hold what the source held: use another one, and keep this one to find out why."
 _MOST_FINDINGS = 50
@@ -187,7 +188,7 @@ def sequences_equal(source: Fingerprint, restored: Fingerprint, *, omitted: Coll
     return _result(
         "sequences_equal",
         findings,
-        f"{len(source.sequences)} sequences stand where they stood",
+        f"{counted(len(source.sequences), 'sequence')} at the place where the source had them",
         f"{len(findings)} sequences differ",
         {"sequences_compared": len(source.sequences)},
     )
