@@ -140,9 +140,9 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
     for rule in proof.broken_rules:
         shown = ", ".join(rule.sample_keys[:3]) + (", ..." if len(rule.sample_keys) > 3 else "")
         keys = f" ({shown})" if shown else ""
-        rows = counted(rule.unexpected or 0, "row")
+        number = counted(rule.unexpected or 0, "row")
         console.print(
-            f"[red]✘[/] rule [bold]{rule.id}[/]: {escape(rule.title)}: {rows}{escape(keys)}:"
+            f"[red]✘[/] rule [bold]{rule.id}[/]: {escape(rule.title)}: {number}{escape(keys)}:"
             f" [bold]{proof.blame.value}[/]"
         )
     style = _STYLES[proof.verdict.value]

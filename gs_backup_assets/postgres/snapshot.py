@@ -41,30 +41,25 @@ def exported_snapshot(target: Target, *, lock_wait: float = LOCK_WAIT_SECONDS) -
     """Hold a REPEATABLE READ, READ ONLY transaction open and export its snapshot.
 
     Raises SourceError: `BACKUP_RUNNING` when another backup of the same database holds the lock (it is freed when
-    that backup's connection ends, however it ends), `POOLER_IN_THE_WAY` when the connection does not keep its session,
-    `LOCK_TIMEOUT` when a table stays locked for `lock_wait` seconds: to ask for its size takes a lock.
+    that backup's connection ends, however it ends), `LOCK_TIMEOUT` when a table stays locked for `lock_wait` seconds:
+    to ask for its size takes a lock.
     """
     import psycopg2
 
     limit = {"lock_timeout": f"{lock_wait * 1000:.0f}"}
     with connect(target, application="gs_backup snapshot", settings=limit) as connection:
-        if not query(connection, "SELECT pg_try_advisory_lock(%s)", (_ADVISORY_LOCK,))[0][0]:
+        facts = server_facts(connection)
+        with connection.cursor() as cursor:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # The lock belongs to the transaction: behind a pooler, one of the session would stay with a server process.
+        if not query(connection, "SELECT pg_try_advisory_xact_lock(%s)", (_ADVISORY_LOCK,))[0][0]:
             raise SourceError(
                 "BACKUP_RUNNING",
                 f"Another backup of {target.redacted()} is running.",
                 "Wait for it to end; pg_locks with locktype 'advisory' shows who holds the lock.",
             )
-        facts = server_facts(connection)
-        with connection.cursor() as cursor:
-            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        (name, pid) = query(connection, "SELECT pg_export_snapshot(), pg_backend_pid()")[0]
+        (name,) = query(connection, "SELECT pg_export_snapshot()")[0]
         taken_at = datetime.now(timezone.utc)
-        if query(connection, "SELECT pg_backend_pid()")[0][0] != pid:
-            raise SourceError(
-                "POOLER_IN_THE_WAY",
-                "The connection changes its server process between statements: a pooler stands in between.",
-                "Use the database's direct address, not the pooler's.",
-            )
         try:
             inventory = take_inventory(connection)
         except psycopg2.errors.LockNotAvailable:
