@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from gs_backup_assets.cli.common import ConfigOption, DatabaseOption, JsonOption, emit, finish, human_age, human_bytes
+from gs_backup_assets.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,9 +26,8 @@ def status(config: ConfigOption = None, database: DatabaseOption = None, json: J
         from rich.table import Table
 
         for one in document.databases:
-            console.print(
-                f"[bold]{one.database}[/]: [{_COLOURS[one.status]}]{one.status}[/], {one.total_backups} backups"
-            )
+            total = counted(one.total_backups, "backup")
+            console.print(f"[bold]{one.database}[/]: [{_COLOURS[one.status]}]{one.status}[/], {total}")
             for problem in one.problems:
                 console.print(f"  [red]✘[/] {escape(problem)}")
             table = Table("backup", "age", "stored", "verdict", box=None, pad_edge=False)

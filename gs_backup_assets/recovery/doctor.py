@@ -26,6 +26,7 @@ from gs_backup_assets.postgres.snapshot import exported_snapshot
 from gs_backup_assets.recovery import doctor_machine as machine
 from gs_backup_assets.recovery import doctor_network as network
 from gs_backup_assets.recovery.diagnosis import Diagnosis, failed, listed, not_verified, passed
+from gs_backup_assets.words import counted
 
 __all__ = ["Diagnosis", "examine"]
 
@@ -183,7 +184,7 @@ def _rights(source: _Source) -> Diagnosis:
         details.append("large objects; those that are made later need the statement again")
         statements += grants.large_object_grants(role.name)
     if not names:
-        count = f"{len(inventory.tables)} tables and {len(inventory.sequences)} sequences"
+        count = f"{counted(len(inventory.tables), 'table')} and {counted(len(inventory.sequences), 'sequence')}"
         return passed("rights", f"The role {role.name} may read all {count}.")
     return failed(
         "rights",

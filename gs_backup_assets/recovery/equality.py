@@ -188,7 +188,7 @@ def sequences_equal(source: Fingerprint, restored: Fingerprint, *, omitted: Coll
     return _result(
         "sequences_equal",
         findings,
-        f"{counted(len(source.sequences), 'sequence')} at the place where the source had them",
+        f"{counted(len(source.sequences), 'sequence')}, as in the source",
         f"{len(findings)} sequences differ",
         {"sequences_compared": len(source.sequences)},
     )
