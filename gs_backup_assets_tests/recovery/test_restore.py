@@ -249,12 +249,12 @@ def test_a_server_that_is_too_old(chain: Chain, tmp_path: Path) -> None:
 def test_a_dump_of_newer_programs_goes_back_into_the_older_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A managed server of 15, and only programs of 17 here: pg_restore 17 sets a timeout that 15 does not know."""
+    """A managed server of 16, and only programs of 17 here: pg_restore 17 sets a timeout that 16 does not know."""
     chain = chain_in(tmp_path)
     newer = toolchain_of(17)
     for module in ("take", "restore"):
         monkeypatch.setattr(f"gs_backup_assets.recovery.{module}.choose", lambda *_: newer)
-    with running_cluster(toolchain_of(15), purpose="testolder") as old:
+    with running_cluster(toolchain_of(16), purpose="testolder") as old:
         execute(old.target(), "CREATE DATABASE source")
         execute(old.target("source"), "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
         assert chain.take(old.target("source")).dump.programs == str(newer.release)
