@@ -13,7 +13,7 @@ from gs_backup_assets.errors import ExitStatus
 from gs_backup_assets.postgres.cluster import Cluster
 from gs_backup_assets.postgres.connection import Target, connect, query
 from gs_backup_assets.postgres.restore import Origin, RestoreError
-from gs_backup_assets.recovery.prove import restore_clean, rto_met
+from gs_backup_assets.recovery.judgement import restore_clean, rto_met
 from gs_backup_assets.recovery.restoring import Restored
 from gs_backup_assets.recovery.servers import RestoreServer
 from gs_backup_assets_tests.chain import chain_in, codes, execute, failures, throwaway_beside
