@@ -16,6 +16,7 @@ from gs_backup_assets.alerts.state import AlertState, decide, empty, memory_lost
 from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
+from gs_backup_assets.schedules import daily_job_name
 
 UI_URL_VARIABLE = "GS_BACKUP_UI_URL"
 _RUNS_PER_TICK = 100
@@ -133,7 +134,7 @@ class ReadRuns(OpenProblems):
 def _runs_sensor(config: BackupConfig) -> dg.SensorDefinition:
     alerts = config.alerts
     notifier = Notifier(alerts.urls_env)
-    jobs = frozenset(f"{name}_daily_backup" for name in config.names()) | {"__ASSET_JOB"}
+    jobs = frozenset(map(daily_job_name, config.names())) | {"__ASSET_JOB"}
 
     @_sensor(
         "failed_runs",

@@ -23,7 +23,6 @@ DECISIVE_CHECKS = (
     "sequences_equal",
     "amcheck_clean",
 )
-REPORTED_CHECKS = ("foreign_keys_hold", "rto_met")
 STAGES = ("fetch", "cluster", "restore", "analyze", "equality", "schema", "amcheck", "foreign keys", "rules")
 
 

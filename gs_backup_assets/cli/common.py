@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,12 +87,7 @@ def human_bytes(size: float) -> str:
 
 
 def human_age(seconds: float) -> str:
-    """`3 h 20 min`, `2 d 4 h`: the two largest units."""
-    minutes = int(seconds // 60)
-    if minutes < 1:
-        return f"{int(seconds)} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+    """`3 h 20 min`, `2 d 4 h`: the two largest units, as in messages."""
+    from gs_backup_assets.alerts.message import duration_text
+
+    return duration_text(timedelta(seconds=seconds))
