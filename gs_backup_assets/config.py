@@ -6,130 +6,20 @@ import os
 import re
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PositiveInt,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-)
+from pydantic import PrivateAttr, ValidationError, field_validator
 
+from gs_backup_assets.config_sections import Settings
 from gs_backup_assets.errors import ConfigError
 
 FILE_VARIABLE = "GS_BACKUP_CONFIG"
 FILE_NAME = "backup.yaml"
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_KINDS = frozenset({"local", "s3", "raw-aes-256", "aws-kms"})
 _NOT_BY_DATABASE = frozenset({"name", "timezone", "first_partition", "folder", "databases"})
-
-
-def _duration(value: Any) -> Any:
-    if isinstance(value, timedelta):
-        return value
-    match = re.fullmatch(r"(\d+)\s*([smhd])", value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("write a duration such as 90s, 15m, 4h or 30d")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-
-
-Duration = Annotated[
-    timedelta, BeforeValidator(_duration), PlainSerializer(lambda d: f"{int(d.total_seconds())}s", when_used="json")
-]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LocalStoreConfig(_Section):
-    """A folder. A relative path is meant from the folder of the configuration file."""
-
-    kind: Literal["local"] = "local"
-    path: Path = Path("backups")
-
-
-class Stores(_Section):
-    """Where backups rest."""
-
-    primary: LocalStoreConfig = LocalStoreConfig()
-
-
-class Logical(_Section):
-    """Dumps: when, how many at a time, how compressed, and how much of the contents is fingerprinted."""
-
-    schedule: str = "0 2 * * *"
-    jobs: PositiveInt | Literal["auto"] = "auto"
-    compression: str = "zstd:1"
-    fingerprint: Literal["full", "counts", "off"] = "full"
-
-    @field_validator("schedule")
-    @classmethod
-    def _known_schedule(cls, value: str) -> str:
-        if not re.fullmatch(r"@(hourly|daily|midnight|weekly|monthly)|[\w*/,#-]+( +[\w*/,#-]+){4}", value.strip()):
-            raise ValueError('write a cron schedule of five fields, such as "0 2 * * *"')
-        return value
-
-    @field_validator("compression")
-    @classmethod
-    def _known_compression(cls, value: str) -> str:
-        if not re.fullmatch(r"none|(zstd|lz4|gzip)(:\d+)?", value):
-            raise ValueError("write zstd:1, lz4:1, gzip:1 or none")
-        return value
-
-
-class DataClass(_Section):
-    """Objectives of the tables of one class; a table may be given under several names, of which one exists."""
-
-    rpo: Duration
-    rto: Duration
-    tables: tuple[str | tuple[str, ...], ...] = ()
-
-    def alternatives(self) -> tuple[tuple[str, ...], ...]:
-        return tuple((t,) if isinstance(t, str) else t for t in self.tables)
-
-
-class Alerts(_Section):
-    """Whom to tell, and when a backup or a proof counts as stale."""
-
-    urls_env: str = "GS_BACKUP_ALERT_URLS"
-    stale_after: Duration = timedelta(hours=25)
-    remind_after: Duration = timedelta(hours=24)
-
-
-class Verification(_Section):
-    """Where proofs restore to: a throwaway cluster, or a server on which databases may be created and dropped.
-
-    With `server_url_env` the server is used where the throwaway cluster lacks an extension or a collation.
-    """
-
-    target: Literal["throwaway"] = "throwaway"
-    server_url_env: str | None = None
-    jobs: PositiveInt | Literal["auto"] = "auto"
-
-
-def _default_classes() -> dict[str, DataClass]:
-    return {"important": DataClass(rpo=timedelta(hours=1), rto=timedelta(hours=4))}
-
-
-class Settings(_Section):
-    """Everything that may be set for all databases and overridden for one."""
-
-    stores: Stores = Stores()
-    logical: Logical = Logical()
-    data_classes: dict[str, DataClass] = Field(default_factory=_default_classes)
-    alerts: Alerts = Alerts()
-    rules: str = "none"
-    reports: Path = Path("reports")
-    owners: tuple[str, ...] = ("team:database",)
-    verification: Verification = Verification()
 
 
 class DatabaseSettings(Settings):
@@ -139,10 +29,6 @@ class DatabaseSettings(Settings):
     url_env: str
     timezone: str
     folder: Path
-
-    @property
-    def store_path(self) -> Path:
-        return (self.folder / self.stores.primary.path.expanduser()).resolve()
 
     @property
     def reports_path(self) -> Path:
@@ -262,11 +148,20 @@ def load_config(path: Path | None = None) -> BackupConfig:
             config.database(name)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, (*where, *p['loc']))) or 'file'}: {p['msg']}"
-            for p in error.errors(include_input=False)
+            f"{'.'.join((*where, *_keys(p['loc']))) or 'file'}: {p['msg']}" for p in error.errors(include_input=False)
         )
         raise ConfigError("CONFIG_INVALID", f"{path}: {problems}", "docs/configuration.md lists every key.") from None
     return config
+
+
+def _keys(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The keys of a problem's place as they stand in the file: without the kind that a choice of sections adds."""
+    chosen = ("primary", "offsite", "encryption")
+    return tuple(
+        str(part)
+        for before, part in zip(("", *location), location, strict=False)
+        if not (part in _KINDS and (before in chosen or isinstance(before, int)))
+    )
 
 
 def _parse(path: Path, text: str) -> Any:
@@ -296,5 +191,7 @@ def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in override.items():
         nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if nested else value
+        # Another kind of store or key has settings of its own: those of the shared one mean nothing to it.
+        same_kind = nested and value.get("kind", merged[key].get("kind")) == merged[key].get("kind")
+        merged[key] = _merge(merged[key], value) if same_kind else value
     return merged

@@ -17,8 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from gs_backup_assets.config import BackupConfig, DatabaseSettings, DataClass, Settings, load_config
+from gs_backup_assets.config import BackupConfig, DatabaseSettings, load_config
+from gs_backup_assets.config_sections import DataClass, Settings
 from gs_backup_assets.errors import ConfigError
+from gs_backup_assets.vault.local import LocalStore
+from gs_backup_assets.vault.opening import open_store
 
 ROOT = Path(__file__).parents[1]
 ONE = "databases: {shop: {url_env: SHOP_URL}}\n"
@@ -46,7 +49,7 @@ def test_the_smallest_file_has_every_default(load: Load, tmp_path: Path) -> None
     config = load(ONE)
     settings = config.database()
     assert (settings.name, settings.url_env, settings.timezone) == ("shop", "SHOP_URL", "UTC")
-    assert settings.store_path == tmp_path / "backups"
+    assert primary_folder(settings) == tmp_path / "backups"
     assert settings.reports_path == tmp_path / "reports"
     assert settings.logical.compression == "zstd:1"
     assert settings.alerts.stale_after == timedelta(hours=25)
@@ -171,7 +174,7 @@ data_classes: {critical: {rpo: 15m, rto: 1h, tables: [users]}, important: {rpo: 
     one, two = config.database("one"), config.database("two")
     assert (one.logical.jobs, two.logical.jobs) == ("auto", 3)
     assert one.logical.compression == two.logical.compression == "gzip:6"
-    assert two.store_path.name == "elsewhere"
+    assert primary_folder(two).name == "elsewhere"
     assert two.rto_target == timedelta(minutes=2)
     assert two.data_classes["critical"].tables == ("users",)
     assert one.rto_target == timedelta(hours=1)
@@ -197,14 +200,14 @@ def test_paths_are_meant_from_the_file_wherever_one_stands(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     config = load(ONE + "stores: {primary: {path: ~/backups}}\nreports: /var/reports\n")
-    assert config.database().store_path == Path("/home/somebody/backups")
+    assert primary_folder(config.database()) == Path("/home/somebody/backups")
     assert config.database().reports_path == Path("/var/reports")
     load(ONE)
     monkeypatch.chdir(tmp_path)
-    assert load_config().database().store_path == tmp_path / "backups"
+    assert primary_folder(load_config().database()) == tmp_path / "backups"
     monkeypatch.chdir("/")
     monkeypatch.setenv("GS_BACKUP_CONFIG", str(tmp_path / "backup.yaml"))
-    assert load_config().database().store_path == tmp_path / "backups"
+    assert primary_folder(load_config().database()) == tmp_path / "backups"
 
 
 class Watched(Mapping[str, str]):
@@ -236,6 +239,13 @@ def test_loading_imports_nothing_heavy() -> None:
     source = "import sys; from gs_backup_assets.config import load_config; load_config(); print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"dagster", "great_expectations", "psycopg2", "boto3", "pandas"} & set(result.stdout.split())
+
+
+def primary_folder(settings: DatabaseSettings) -> Path:
+    """The folder of the primary store."""
+    store = open_store(settings)
+    assert isinstance(store, LocalStore)
+    return store.root
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:

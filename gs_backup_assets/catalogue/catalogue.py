@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue import proof as proofs
-from gs_backup_assets.catalogue.manifest import UNKNOWN_VERSION, Manifest, backup_folder
+from gs_backup_assets.catalogue.manifest import HOLD, PROOFS, UNKNOWN_VERSION, Manifest, backup_folder
 from gs_backup_assets.catalogue.proof import ProofRecord
+from gs_backup_assets.catalogue.summary import Summaries, Summary, remembered
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.errors import ConfigError, StoreError
-from gs_backup_assets.vault.store import Store
+from gs_backup_assets.vault.store import Listed, Store
 
 _ID = re.compile(r"\d{8}T\d{6}Z")
 UNFINISHED_AFTER = timedelta(hours=24)
+_READERS = 8  # manifests read side by side, for stores that are far away
+_BULK = ("dump",)  # folders of a backup that say nothing about it
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Entry:
     manifest_sha256: str
     damage: StoreError | None
     proof: ProofRecord | None
+    held: bool = False
 
     @property
     def folder(self) -> str:
@@ -73,8 +78,39 @@ def _is_id(name: str) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A folder with a backup's id, and what lies in it: name below the folder -> object."""
+
+    partition: str
+    id: str
+    objects: Mapping[str, Listed]
+
+    @property
+    def finished(self) -> bool:
+        return manifests.NAME in self.objects
+
+    @property
+    def held(self) -> bool:
+        return HOLD in self.objects
+
+    @property
+    def proofs(self) -> list[str]:
+        """Names of the proof records, newest first."""
+        return sorted((n for n in self.objects if n.startswith(f"{PROOFS}/") and n.endswith(".json")), reverse=True)
+
+    @property
+    def tag(self) -> str:
+        """Differs when the manifest or a proof is another than before."""
+        return "\n".join(f"{name} {self.objects[name].tag}" for name in (manifests.NAME, *self.proofs))
+
+
 class Catalogue:
-    """Reads one database's backups from a store. Nothing is kept between calls: the store is the truth."""
+    """Reads one database's backups from a store: the store is the truth.
+
+    What was read of a manifest and its proofs is remembered for as long as they are the same objects, so that to look
+    at thousands of backups is to list their names.
+    """
 
     def __init__(self, store: Store, database: str) -> None:
         self.store = store
@@ -82,18 +118,30 @@ class Catalogue:
 
     def entries(self) -> list[Entry]:
         """Every finished backup, newest first. Attempts without a manifest are not backups."""
-        return [self._load(partition, backup_id) for partition, backup_id in self._finished()]
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="catalogue") as pool:
+            return list(pool.map(self._load, self._finished()))
+
+    def summaries(self) -> list[Summary]:
+        """What every finished backup comes to, newest first; far quicker than `entries`."""
+        finished = self._finished()
+        with remembered(self.store.describe(), self.database) as memory:
+            fresh = [found for found in finished if memory.recall(found.id, found.tag) is None]
+            with ThreadPoolExecutor(_READERS, thread_name_prefix="catalogue") as pool:
+                for found, entry in zip(fresh, pool.map(self._load, fresh), strict=True):
+                    memory.keep(found.id, found.tag, _summary(entry))
+            memory.forget_but({found.id for found in finished})
+            return [self._recalled(memory, found) for found in finished]
 
     def latest(self, partition: str | None = None) -> Entry | None:
         """The newest finished backup (of one partition), or None; reads no other manifest."""
-        newest = next(self._finished(partition), None)
-        return None if newest is None else self._load(*newest)
+        newest = next(iter(self._finished(partition)), None)
+        return None if newest is None else self._load(newest)
 
     def find(self, wanted: str) -> Entry:
         """A backup by id, by partition (its newest), or `latest`. ConfigError (`BACKUP_NOT_FOUND`)."""
-        for partition, backup_id in self._finished():
-            if wanted in ("latest", backup_id, partition):
-                return self._load(partition, backup_id)
+        for found in self._finished():
+            if wanted in ("latest", found.id, found.partition):
+                return self._load(found)
         raise ConfigError(
             "BACKUP_NOT_FOUND",
             f"{self.store.describe()} has no backup {wanted!r} of {self.database}.",
@@ -102,42 +150,55 @@ class Catalogue:
 
     def last_proven(self) -> Entry | None:
         """The newest backup whose newest proof says PROVEN."""
-        return next((e for e in (self._load(*f) for f in self._finished()) if e.verdict is Verdict.PROVEN), None)
+        proven = next((s for s in self.summaries() if s.verdict is Verdict.PROVEN), None)
+        return None if proven is None else self.find(proven.id)
 
     def add_proof(self, record: ProofRecord, report_html: bytes) -> str:
         """Store a proof and its report beside the manifest; returns the report's key. The record is written last."""
         folder = backup_folder(record.database, record.partition, record.backup_id)
-        stem = f"{folder}/proofs/{record.finished_at:%Y%m%dT%H%M%S%fZ}"
+        stem = f"{folder}/{PROOFS}/{record.finished_at:%Y%m%dT%H%M%S%fZ}"
         self.store.put_bytes(report_html, f"{stem}.html")
         self.store.put_bytes(proofs.encode(record), f"{stem}.json")
         return f"{stem}.html"
 
     def sweep(self, now: datetime) -> list[str]:
-        """Remove attempts that never got a manifest and were started more than 24 hours ago; returns their folders."""
+        """Remove attempts that never got a manifest, 24 hours after their last sign of life; returns their folders.
+
+        A copy of an old backup is an attempt as well while it is under way: what counts is when it was written to.
+        """
         swept = []
-        for partition in self.store.folders(f"{self.database}/logical"):
-            for name in self.store.folders(f"{self.database}/logical/{partition}"):
-                folder = backup_folder(self.database, partition, name)
-                old = _is_id(name) and now - parse_id(name) > UNFINISHED_AFTER
-                if old and not self.store.exists(f"{folder}/{manifests.NAME}"):
-                    self.store.delete_tree(folder)
-                    swept.append(folder)
+        for found in self._survey(None, skip=()):
+            written = max((listed.modified for listed in found.objects.values()), default=parse_id(found.id))
+            if not found.finished and now - max(parse_id(found.id), written) > UNFINISHED_AFTER:
+                folder = backup_folder(self.database, found.partition, found.id)
+                self.store.delete_tree(folder)
+                swept.append(folder)
+        self.store.sweep_uploads(self.database, now - UNFINISHED_AFTER)
         return swept
 
-    def _finished(self, partition: str | None = None) -> Iterator[tuple[str, str]]:
-        partitions = [partition] if partition else self.store.folders(f"{self.database}/logical")
-        found = (
-            (name, day)
-            for day in partitions
-            for name in self.store.folders(f"{self.database}/logical/{day}")
-            if _is_id(name)
-        )
-        for name, day in sorted(found, reverse=True):
-            if self.store.exists(f"{backup_folder(self.database, day, name)}/{manifests.NAME}"):
-                yield day, name
+    def _finished(self, partition: str | None = None) -> list[_Found]:
+        """Finished backups, newest first."""
+        found = [one for one in self._survey(partition, skip=_BULK) if one.finished]
+        return sorted(found, key=lambda one: (one.id, one.partition), reverse=True)
 
-    def _load(self, partition: str, backup_id: str) -> Entry:
-        folder = backup_folder(self.database, partition, backup_id)
+    def _survey(self, partition: str | None, *, skip: tuple[str, ...]) -> Iterator[_Found]:
+        """Every folder that has a backup's id, from one listing."""
+        top = f"{self.database}/logical"
+        prefix = f"{top}/{partition}" if partition else top
+        folders: dict[tuple[str, str], dict[str, Listed]] = {}
+        for listed in self.store.objects(prefix, skip=skip):
+            parts = listed.key.removeprefix(f"{top}/").split("/", 2)
+            if len(parts) == 3 and _is_id(parts[1]):
+                folders.setdefault((parts[0], parts[1]), {})[parts[2]] = listed
+        return (_Found(day, name, objects) for (day, name), objects in folders.items())
+
+    def _recalled(self, memory: Summaries, found: _Found) -> Summary:
+        summary = memory.recall(found.id, found.tag)
+        assert summary is not None
+        return summary.held_as(found.held)
+
+    def _load(self, found: _Found) -> Entry:
+        folder = backup_folder(self.database, found.partition, found.id)
         with self.store.open(f"{folder}/{manifests.NAME}") as stream:
             data = stream.read()
         digest = hashlib.sha256(data).hexdigest()
@@ -145,15 +206,34 @@ class Catalogue:
             manifest, damage = manifests.decode(data, folder=folder), None
         except StoreError as error:
             manifest, damage = None, error
-        return Entry(self.database, partition, backup_id, manifest, digest, damage, self._newest_proof(folder, digest))
+        proof = self._newest_proof(folder, found, digest)
+        return Entry(self.database, found.partition, found.id, manifest, digest, damage, proof, found.held)
 
-    def _newest_proof(self, folder: str, manifest_sha256: str) -> ProofRecord | None:
-        for key in sorted((k for k in self.store.keys(f"{folder}/proofs") if k.endswith(".json")), reverse=True):
-            with self.store.open(key) as stream:
+    def _newest_proof(self, folder: str, found: _Found, manifest_sha256: str) -> ProofRecord | None:
+        for name in found.proofs:
+            with self.store.open(f"{folder}/{name}") as stream:
                 try:
-                    record = proofs.decode(stream.read(), key=key)
+                    record = proofs.decode(stream.read(), key=name)
                 except StoreError:
                     continue  # a damaged proof proves nothing; an older one may still stand
             if record.manifest_sha256 == manifest_sha256:
                 return record
         return None
+
+
+def _summary(entry: Entry) -> Summary:
+    manifest, proof = entry.manifest, entry.proof
+    return Summary(
+        database=entry.database,
+        partition=entry.partition,
+        id=entry.id,
+        manifest_sha256=entry.manifest_sha256,
+        damage=entry.damage.code if entry.damage else None,
+        stored_bytes=manifest.stored_bytes if manifest else None,
+        source_bytes=manifest.source.total_bytes if manifest else None,
+        key_id=manifest.encryption.key_id if manifest and manifest.encryption else None,
+        verdict=entry.verdict,
+        proved_at=proof.finished_at if proof else None,
+        rto_seconds=proof.rto_seconds if proof else None,
+        broken_rules=tuple(rule.id for rule in proof.broken_rules) if proof else (),
+    )

@@ -16,9 +16,16 @@ from gs_backup_assets.postgres.inventory import Omission
 from gs_backup_assets.postgres.release import Release
 from gs_backup_assets.postgres.roles import Role
 from gs_backup_assets.postgres.schema import SchemaObject
+from gs_backup_assets.vault.digests import Digests, Parts
+from gs_backup_assets.vault.encryption import SUFFIX
+from gs_backup_assets.vault.store import MANIFEST
 
-SCHEMA_VERSION = 1
-NAME = "manifest.json"
+SCHEMA_VERSION = 2
+NAME = MANIFEST
+_READABLE_VERSIONS = (1, 2)  # 1 knew neither encryption nor parts
+SUMS = "SHA256SUMS"
+# What lies beside the files of a backup, and comes and goes after the manifest was written.
+PROOFS, KEYS, HOLD = "proofs", "keys", "hold.json"
 UNKNOWN_VERSION = "MANIFEST_UNKNOWN_VERSION"
 STAGES = ("dump", "fingerprint", "store")
 
@@ -27,12 +34,37 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Envelope(_Record):
+    """The encrypted form of a file, as it rests: size in bytes, SHA-256, and parts where a store keeps it in parts."""
+
+    size: int
+    sha256: str
+    parts: Parts | None = None
+
+
 class StoredFile(_Record):
-    """A file of the backup: path relative to the backup's folder, size in bytes, SHA-256."""
+    """A file of the backup: path relative to the backup's folder, size in bytes, SHA-256.
+
+    With an `envelope` that is what rests in the store, under the path with `.enc` behind it, and `size` and `sha256`
+    are those of the file that comes out of it.
+    """
 
     path: str
     size: int
     sha256: str
+    parts: Parts | None = None
+    envelope: Envelope | None = None
+
+    @property
+    def stored_path(self) -> str:
+        """The path of what rests in the store."""
+        return f"{self.path}{SUFFIX}" if self.envelope else self.path
+
+    @property
+    def stored(self) -> Digests:
+        """Size and digests of what rests in the store."""
+        form = self.envelope or self
+        return Digests(form.size, form.sha256, form.parts)
 
     @field_validator("path")
     @classmethod
@@ -66,10 +98,20 @@ class DumpRecord(_Record):
         return Release.parse(self.programs)
 
 
+class EncryptionRecord(_Record):
+    """How files are encrypted. Ids name keys: `key_id` the master key of the day, `data_key_id` the backup's own."""
+
+    scheme: Literal["aws-encryption-sdk"] = "aws-encryption-sdk"
+    algorithm: str
+    frame_bytes: int
+    key_id: str
+    data_key_id: str
+
+
 class Manifest(_Record):
     """Everything that a prover needs to know, so that it never has to ask the source. Times are aware, in UTC."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     id: str
     database: str
     kind: Literal["logical"] = "logical"
@@ -82,6 +124,7 @@ class Manifest(_Record):
     source: DatabaseFacts
     dump: DumpRecord
     files: tuple[StoredFile, ...]
+    encryption: EncryptionRecord | None = None
     fingerprint: Fingerprint
     schema_objects: tuple[SchemaObject, ...]
     roles: tuple[Role, ...] = ()
@@ -96,7 +139,7 @@ class Manifest(_Record):
 
     @property
     def stored_bytes(self) -> int:
-        return sum(file.size for file in self.files)
+        return sum(file.stored.size for file in self.files)
 
     @property
     def folder(self) -> str:
@@ -135,7 +178,7 @@ def decode(data: bytes, *, folder: str) -> Manifest:
         version = contents["schema_version"]
     except (ValueError, KeyError, TypeError):
         raise damaged from None
-    if version != SCHEMA_VERSION:
+    if version not in _READABLE_VERSIONS:
         raise StoreError(
             UNKNOWN_VERSION,
             f"The manifest in {folder} has version {version}.",
@@ -155,7 +198,7 @@ def decode(data: bytes, *, folder: str) -> Manifest:
 
 
 def sha256sums(manifest: Manifest, manifest_bytes: bytes) -> bytes:
-    """The lines of `SHA256SUMS` for `sha256sum -c`, the manifest included."""
-    lines = {file.path: file.sha256 for file in manifest.files}
+    """The lines of `SHA256SUMS` for `sha256sum -c`, the manifest included: what rests in the store, envelopes too."""
+    lines = {file.stored_path: file.stored.sha256 for file in manifest.files}
     lines[NAME] = hashlib.sha256(manifest_bytes).hexdigest()
     return "".join(f"{digest}  {path}\n" for path, digest in sorted(lines.items())).encode()

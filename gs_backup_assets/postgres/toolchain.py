@@ -17,10 +17,10 @@ from pathlib import Path
 from gs_backup_assets.errors import ProgramError
 from gs_backup_assets.postgres.release import Release
 from gs_backup_assets.system.account import Account
+from gs_backup_assets.system.cache import CACHE_VARIABLE, cache_root
 from gs_backup_assets.system.programs import run
 
 ENVIRONMENT_VARIABLE = "GS_BACKUP_PG_BIN"
-CACHE_VARIABLE = "GS_BACKUP_CACHE"
 _SYSTEM_PATTERNS = (
     "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
     "/usr/pgsql-*/bin",  # PGDG on RHEL
@@ -110,14 +110,8 @@ def _reaches_connection(argv: list[str | Path]) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where fetched programs are kept: below GS_BACKUP_CACHE, else the user's cache; for root one that all can read."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).absolute() / "toolchains"
-    if os.geteuid() == 0:
-        return Path("/var/cache/gs-backup/toolchains")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "gs-backup" / "toolchains"
+    """Where fetched programs are kept."""
+    return cache_root() / "toolchains"
 
 
 def open_cache(name: str = "toolchains") -> Path:
@@ -125,7 +119,7 @@ def open_cache(name: str = "toolchains") -> Path:
 
     Raises ProgramError (`CACHE_UNUSABLE`).
     """
-    folder = cache_folder().parent / name
+    folder = cache_root() / name
     try:
         for part in (folder.parent, folder):
             if not part.is_dir():

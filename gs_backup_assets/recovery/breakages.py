@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gs_backup_assets.catalogue import manifest as manifests
-from gs_backup_assets.catalogue.manifest import Manifest, StoredFile
-from gs_backup_assets.recovery.stored_bytes import SUMS
+from gs_backup_assets.catalogue.manifest import SUMS, Manifest, StoredFile
 from gs_backup_assets.recovery.take import DUMP_FOLDER, GLOBALS_FILE
 
 TOC = f"{DUMP_FOLDER}/toc.dat"

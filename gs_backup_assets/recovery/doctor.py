@@ -92,7 +92,7 @@ def examine(settings: DatabaseSettings, *, thorough: bool = False) -> tuple[Diag
         _guarded("programs", lambda: machine.programs(release, settings, encrypted=encrypted)),
         _guarded("throwaway", lambda: machine.throwaway(release, facts, settings, thorough=thorough)),
         _guarded("spool", lambda: machine.spool(size)),
-        _guarded("store", lambda: machine.store(settings.store_path, size)),
+        _guarded("store", lambda: machine.store(settings, "primary", size)),
         machine.alerts(settings),
     ]
     return tuple(diagnoses)

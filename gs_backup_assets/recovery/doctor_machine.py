@@ -23,6 +23,8 @@ from gs_backup_assets.recovery.servers import throwaway_server
 from gs_backup_assets.system.account import server_account
 from gs_backup_assets.system.programs import run
 from gs_backup_assets.vault.local import LocalStore
+from gs_backup_assets.vault.opening import Which, open_store
+from gs_backup_assets.vault.store import Store
 
 _GIGA = 1_000_000_000
 _EVERYWHERE = frozenset({"c", "posix", "c.utf8"})
@@ -145,37 +147,51 @@ def spool(database_bytes: int | None) -> Diagnosis:
     return passed("spool", f"{where}, {size}.")
 
 
-def store(path: Path, database_bytes: int | None) -> Diagnosis:
-    """Whether an object can be written, read back and removed, and whether backups fit."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    probe = f".doctor-{secrets.token_hex(6)}"
-    place = LocalStore(path)
+def store(settings: DatabaseSettings, which: Which, database_bytes: int | None) -> Diagnosis:
+    """Whether an object can be written, read back and removed, and, on a disk, whether backups fit."""
+    name = _STORE_CHECKS[which]
+    place = open_store(settings, which)
     try:
-        data = secrets.token_bytes(1024)
-        place.put_bytes(data, f"{probe}/probe")
-        with place.open(f"{probe}/probe") as stream:
-            equal = stream.read() == data
-        free = shutil.disk_usage(path).free
+        equal = _probed(place)
     except StoreError as error:
-        return failed("store", f"{error.code}: {error.message}", hint=error.hint)
-    finally:
-        if path.is_dir():
-            place.delete_tree(probe)
-        for folder in missing:  # a check leaves nothing behind, not even the store's own folder
-            with suppress(OSError):
-                folder.rmdir()
+        return failed(name, f"{error.code}: {error.message}", hint=error.hint)
     if not equal:
-        return failed("store", f"{path} gave back other bytes than were written.", hint="Check that disk.")
-    where = f"{path} can be written and has {free / _GIGA:.1f} GB free"
+        return failed(name, f"{place.describe()} gave back other bytes than were written.", hint="Do not use it.")
+    if not isinstance(place, LocalStore):
+        return passed(name, f"{place.describe()} can be written, read and cleared.")
+    free = shutil.disk_usage(next(folder for folder in (place.root, *place.root.parents) if folder.exists())).free
+    where = f"{place.root} can be written and has {free / _GIGA:.1f} GB free"
     if database_bytes is None:
-        return not_verified("store", f"{where}; how large the database is is not known.")
+        return not_verified(name, f"{where}; how large the database is is not known.")
     # Measured: compressed dumps take between a ninth and a quarter of the database's size.
     hint = "Free space, or move the store to a larger disk."
     if free < database_bytes // 4:
-        return failed("store", f"{where}: too little for one backup.", hint=hint)
+        return failed(name, f"{where}: too little for one backup.", hint=hint)
     if free < database_bytes:
-        return not_verified("store", f"{where}: maybe too little for several backups.", hint=hint)
-    return passed("store", f"{where}.")
+        return not_verified(name, f"{where}: maybe too little for several backups.", hint=hint)
+    return passed(name, f"{where}.")
+
+
+_STORE_CHECKS: dict[Which, str] = {"primary": "store", "offsite": "offsite_store"}
+
+
+def _probed(place: Store) -> bool:
+    """Whether bytes that are put come back; nothing is left behind, not even the folder of a new store."""
+    root = place.root if isinstance(place, LocalStore) else None
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()] if root is not None else []
+    probe = f".doctor-{secrets.token_hex(6)}"
+    try:
+        data = secrets.token_bytes(1024)
+        place.put_bytes(data, f"{probe}/probe", locked=False)
+        with place.open(f"{probe}/probe") as stream:
+            return stream.read() == data
+    finally:
+        if root is None or root.is_dir():
+            with suppress(StoreError):  # what went wrong first is told
+                place.delete_tree(probe)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def alerts(settings: DatabaseSettings) -> Diagnosis:

@@ -40,7 +40,7 @@ from gs_backup_assets.recovery.equality import not_verified
 from gs_backup_assets.recovery.judgement import foreign_keys_hold, restore_clean, rto_met
 from gs_backup_assets.recovery.restoring import Restored, restore_fetched
 from gs_backup_assets.recovery.servers import RestoreServer, proof_server
-from gs_backup_assets.recovery.stored_bytes import check_stored_bytes
+from gs_backup_assets.recovery.stored_bytes import CHECK, fetch
 from gs_backup_assets.recovery.surroundings import properties_differ, roles_differ, views_differ
 from gs_backup_assets.recovery.take import jobs_of
 from gs_backup_assets.system.workspace import workspace
@@ -86,10 +86,11 @@ def prove(
     found = _Collected()
     rules = load_rules(settings.rules, settings.folder)
     with workspace("spool") as spool:
-        with progress.stage("fetch") as stage:
-            stored = check_stored_bytes(store, entry, stage, fetch_into=spool)
+        stored = _fetch(settings, store, entry, spool, progress)
         found.add(stored)
-        if stored.status is Status.PASSED:
+        if stored.status is Status.NOT_VERIFIED:
+            _leave_open(found, rules, stored.summary, code=stored.findings[0].code, hint=stored.findings[0].hint)
+        elif stored.status is Status.PASSED:
             manifest = entry.require_manifest()
             try:
                 with _server(server, manifest, settings, progress) as running:
@@ -105,6 +106,14 @@ def prove(
         else:
             _leave_open(found, rules, "the stored bytes are not those that were backed up", code="BYTES_DIFFER")
     return _record(settings, entry, started, progress, found)
+
+
+def _fetch(settings: DatabaseSettings, store: Store, entry: Entry, spool: Path, progress: Progress) -> CheckResult:
+    try:
+        with progress.stage("fetch") as stage:
+            return fetch(store, entry, stage, spool, settings)
+    except NotVerifiable as error:  # the key is not here: the backup may well be good
+        return not_verified(CHECK, error.message, code=error.code, hint=error.hint)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from gs_backup_assets.recovery.naming import exchange, half_restored, name_besid
 from gs_backup_assets.recovery.prove import compare_restored
 from gs_backup_assets.recovery.restoring import restore_fetched
 from gs_backup_assets.recovery.servers import RestoreServer
-from gs_backup_assets.recovery.stored_bytes import check_stored_bytes
+from gs_backup_assets.recovery.stored_bytes import fetch
 from gs_backup_assets.recovery.take import jobs_of
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.store import Store
@@ -95,7 +95,7 @@ def restore_backup(
     with connect(server.admin) as connection:
         others = half_restored(connection, into.database)
     with workspace("spool") as spool:
-        _fetch(store, entry, spool, progress)
+        _fetch(settings, store, entry, spool, progress)
         try:
             restored = restore_fetched(
                 server,
@@ -183,9 +183,9 @@ def _server(into: Target, manifest: Manifest) -> tuple[RestoreServer, bool]:
     return RestoreServer(toolchain, admin, facts.release, owners, f"PostgreSQL {facts.release}"), exists
 
 
-def _fetch(store: Store, entry: Entry, spool: Path, progress: Progress) -> None:
+def _fetch(settings: DatabaseSettings, store: Store, entry: Entry, spool: Path, progress: Progress) -> None:
     with progress.stage("fetch") as stage:
-        stored = check_stored_bytes(store, entry, stage, fetch_into=spool)
+        stored = fetch(store, entry, stage, spool, settings)
     if stored.status is not Status.PASSED:
         finding = stored.findings[0]
         raise ProofFailed(finding.code, finding.message, finding.hint)

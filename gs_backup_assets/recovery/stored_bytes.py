@@ -2,28 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue.catalogue import Entry
-from gs_backup_assets.catalogue.manifest import Manifest, StoredFile
+from gs_backup_assets.catalogue.manifest import SUMS, Manifest, StoredFile
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, Verdict
+from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.progress import Stage
-from gs_backup_assets.vault.pipeline import copy_stream
-from gs_backup_assets.vault.store import Store
+from gs_backup_assets.recovery.keyring import find_cipher
+from gs_backup_assets.recovery.storing import FILES_AT_A_TIME
+from gs_backup_assets.system.crew import GoOn, side_by_side
+from gs_backup_assets.vault.encryption import BackupCipher
+from gs_backup_assets.vault.pipeline import BLOCK, Hashing, drain
+from gs_backup_assets.vault.store import Store, keys
 
 CHECK = "stored_bytes_match"
-SUMS = "SHA256SUMS"
 _ANOTHER = "Use another backup, or another copy of this one; `gs-backup list` shows which are proven."
+_BESIDE = (f"{manifests.PROOFS}/", f"{manifests.KEYS}/")
 
 
-def check_stored_bytes(store: Store, entry: Entry, stage: Stage, *, fetch_into: Path | None = None) -> CheckResult:
-    """Read every byte of the backup once and compare size and SHA-256 with the manifest.
+def check_stored_bytes(store: Store, entry: Entry, stage: Stage) -> CheckResult:
+    """Read every byte of the backup once and compare size and SHA-256 with the manifest; this needs no key.
 
-    With `fetch_into` the bytes are kept there as well: what is restored is what was compared. A store that cannot be
-    read raises StoreError; a damaged backup is a FAILED result.
+    A store that cannot be read raises StoreError; a damaged backup is a FAILED result.
     """
+    return _check(store, entry, lambda manifest, file, moved: _read_file(store, manifest, file, moved), stage)
+
+
+def fetch(store: Store, entry: Entry, stage: Stage, into: Path, settings: DatabaseSettings) -> CheckResult:
+    """Check as `check_stored_bytes` does, and keep what was read, decrypted, in a private folder.
+
+    What is restored is what was compared. Raises also NotVerifiable: `KEY_MISSING`, `KEY_WRONG`.
+    """
+    cipher = None
+    if entry.manifest is not None:
+        try:
+            cipher = find_cipher(store, entry.manifest, settings.encryption, settings.folder)
+        except StoreError as error:
+            if error.code not in _BLAMED:
+                raise
+            return _failed(entry.manifest, [Finding(code=error.code, message=error.message, hint=error.hint)])
+    return _check(
+        store,
+        entry,
+        lambda manifest, file, moved: _fetch_file(store, manifest, file, moved, into=into, cipher=cipher),
+        stage,
+    )
+
+
+# What is wrong with the stored bytes themselves, and not with the store or a key.
+_BLAMED = frozenset({"ENVELOPE_DAMAGED", "ENVELOPE_MISPLACED", "DATA_KEY_MISSING", "OBJECT_MISSING"})
+
+
+_Moved = Callable[[int], None]
+
+
+def _check(
+    store: Store, entry: Entry, examine: Callable[[Manifest, StoredFile, _Moved], Finding | None], stage: Stage
+) -> CheckResult:
     if entry.manifest is None:
         damage = entry.require_damage()
         finding = Finding(code=damage.code, message=damage.message, hint=damage.hint)
@@ -32,16 +73,31 @@ def check_stored_bytes(store: Store, entry: Entry, stage: Stage, *, fetch_into: 
         return CheckResult(name=CHECK, status=status, summary="the manifest cannot be read", findings=(finding,))
     manifest = entry.manifest
     findings = [*_unexpected(store, manifest), *_sums_differ(store, entry)]
-    for file in manifest.files:
-        found = _check_file(store, manifest, file, stage, fetch_into)
-        if found is not None:
-            findings.append(found)
-    metrics = {"stored_files": len(manifest.files), "stored_bytes": manifest.stored_bytes}
+
+    def job(file: StoredFile, go_on: GoOn) -> Finding | None:
+        def moved(size: int) -> None:
+            go_on()
+            stage.advance(size, manifest.stored_bytes)
+
+        return examine(manifest, file, moved)
+
+    jobs = [partial(job, file) for file in manifest.files]
+    findings += [found for found in side_by_side(jobs, at_a_time=FILES_AT_A_TIME, name="fetch") if found is not None]
     if findings:
-        summary = f"{len(findings)} of {len(manifest.files)} files are not what was stored"
-        return CheckResult(name=CHECK, status=Status.FAILED, summary=summary, findings=tuple(findings), metrics=metrics)
+        return _failed(manifest, findings)
     summary = f"{len(manifest.files)} files, {manifest.stored_bytes} bytes, all as stored"
-    return CheckResult(name=CHECK, status=Status.PASSED, summary=summary, metrics=metrics)
+    return CheckResult(name=CHECK, status=Status.PASSED, summary=summary, metrics=_metrics(manifest))
+
+
+def _failed(manifest: Manifest, findings: Sequence[Finding]) -> CheckResult:
+    summary = f"{len(findings)} of {len(manifest.files)} files are not what was stored"
+    return CheckResult(
+        name=CHECK, status=Status.FAILED, summary=summary, findings=tuple(findings), metrics=_metrics(manifest)
+    )
+
+
+def _metrics(manifest: Manifest) -> dict[str, float | int]:
+    return {"stored_files": len(manifest.files), "stored_bytes": manifest.stored_bytes}
 
 
 def write_sums(store: Store, entry: Entry) -> bool:
@@ -69,45 +125,80 @@ def _sums_differ(store: Store, entry: Entry) -> list[Finding]:
 
 
 def _unexpected(store: Store, manifest: Manifest) -> list[Finding]:
-    known = {file.path for file in manifest.files} | {manifests.NAME, SUMS}
-    found = (key.removeprefix(f"{manifest.folder}/") for key in store.keys(manifest.folder))
-    strangers = [path for path in found if path not in known and not path.startswith("proofs/")]
+    known = {file.stored_path for file in manifest.files} | {manifests.NAME, SUMS, manifests.HOLD}
+    found = (key.removeprefix(f"{manifest.folder}/") for key in keys(store, manifest.folder))
+    strangers = [path for path in found if path not in known and not path.startswith(_BESIDE)]
     return [
         Finding(code="FILE_UNEXPECTED", message=f"{path} is not in the manifest.", hint="Somebody put it there.")
         for path in strangers
     ]
 
 
-def _check_file(
-    store: Store, manifest: Manifest, file: StoredFile, stage: Stage, fetch_into: Path | None
-) -> Finding | None:
-    def finding(code: str, message: str) -> Finding:
-        return Finding(code=code, message=f"{file.path}: {message}", hint=_ANOTHER)
+def _read_file(store: Store, manifest: Manifest, file: StoredFile, moved: _Moved) -> Finding | None:
+    source = _open(store, manifest, file)
+    if isinstance(source, Finding):
+        return source
+    with source:
+        stored = Hashing(source, moved)
+        drain(stored)
+    return _differs(manifest, file, stored.size, stored.sha256)
 
+
+def _fetch_file(
+    store: Store, manifest: Manifest, file: StoredFile, moved: _Moved, *, into: Path, cipher: BackupCipher | None
+) -> Finding | None:
+    source = _open(store, manifest, file)
+    if isinstance(source, Finding):
+        return source
+    path = into / file.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wrong: StoreError | None = None
+    with source, open(path, "wb") as sink:
+        stored = Hashing(source, moved)
+        plain = stored if cipher is None else Hashing(cipher.decrypting(stored, file.path))
+        try:
+            while block := plain.read(BLOCK):
+                sink.write(block)
+        except StoreError as error:
+            if error.code not in _BLAMED:
+                raise
+            wrong = error
+        drain(stored)  # behind the end of an envelope there must be nothing
+    # Bytes that are not those of the manifest are told as such; an envelope is blamed when they are.
+    differs = _differs(manifest, file, stored.size, stored.sha256)
+    if differs is not None:
+        return differs
+    if wrong is not None:
+        return Finding(code=wrong.code, message=wrong.message, hint=_ANOTHER)
+    if (plain.size, plain.sha256) != (file.size, file.sha256):
+        return _finding(file, "FILE_DIFFERS", "what comes out of the envelope is not what the manifest says.")
+    return None
+
+
+def _open(store: Store, manifest: Manifest, file: StoredFile) -> BinaryIO | Finding:
     try:
-        source = store.open(f"{manifest.folder}/{file.path}")
+        return store.open(f"{manifest.folder}/{file.stored_path}")
     except StoreError as error:
         if error.code == "OBJECT_MISSING":
-            return finding("FILE_MISSING", "it is not in the store.")
+            return _finding(file, "FILE_MISSING", "it is not in the store.")
         if error.code == "KEY_INVALID":  # a link in place of the file: what it leads to is not ours
-            return finding("FILE_NOT_OURS", error.message)
+            return _finding(file, "FILE_NOT_OURS", error.message)
         raise
-    total = manifest.stored_bytes
-    with source:
-        if fetch_into is None:
-            size, sha256 = copy_stream(source, None, advance=lambda n: stage.advance(n, total))
-        else:
-            path = fetch_into / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "wb") as sink:
-                size, sha256 = copy_stream(source, sink, advance=lambda n: stage.advance(n, total))
-    if sha256 == file.sha256:
+
+
+def _differs(manifest: Manifest, file: StoredFile, size: int, sha256: str) -> Finding | None:
+    wanted = file.stored
+    if sha256 == wanted.sha256:
         return None
-    other = next((f.path for f in manifest.files if f.sha256 == sha256 and size), None)
+    other = next((f.stored_path for f in manifest.files if f.stored.sha256 == sha256 and size), None)
     if other is not None:
-        return finding("FILE_SWAPPED", f"it has the contents of {other}.")
-    if size < file.size:
-        return finding("FILE_TRUNCATED", f"{size} bytes are left of {file.size}.")
-    if size > file.size:
-        return finding("FILE_EXTENDED", f"it has {size} bytes instead of {file.size}.")
-    return finding("FILE_DIFFERS", "its SHA-256 is not the one in the manifest.")
+        return _finding(file, "FILE_SWAPPED", f"it has the contents of {other}.")
+    if size < wanted.size:
+        return _finding(file, "FILE_TRUNCATED", f"{size} bytes are left of {wanted.size}.")
+    if size > wanted.size:
+        return _finding(file, "FILE_EXTENDED", f"it has {size} bytes instead of {wanted.size}.")
+    return _finding(file, "FILE_DIFFERS", "its SHA-256 is not the one in the manifest.")
+
+
+def _finding(file: StoredFile, code: str, message: str) -> Finding:
+    return Finding(code=code, message=f"{file.stored_path}: {message}", hint=_ANOTHER)

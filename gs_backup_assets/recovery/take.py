@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import gs_backup_assets
 from gs_backup_assets.catalogue import manifest as manifests
-from gs_backup_assets.catalogue.manifest import DumpRecord, Manifest, ServerRecord, StoredFile
+from gs_backup_assets.catalogue.manifest import DumpRecord, Manifest, ServerRecord
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError, SourceError, StoreError
 from gs_backup_assets.postgres.connection import Target, query
@@ -26,7 +26,10 @@ from gs_backup_assets.postgres.schema import SchemaObject, read_schema
 from gs_backup_assets.postgres.snapshot import LOCK_WAIT_SECONDS, Snapshot, exported_snapshot
 from gs_backup_assets.postgres.toolchain import Toolchain, choose
 from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.keyring import current_key, new_cipher, store_wrapped
+from gs_backup_assets.recovery.storing import store_files
 from gs_backup_assets.system.workspace import workspace
+from gs_backup_assets.vault.keys import MasterKey
 from gs_backup_assets.vault.store import Store
 
 if TYPE_CHECKING:
@@ -86,12 +89,14 @@ def take_backup(
     import psycopg2
 
     require_today(partition, datetime.now(timezone.utc), settings.zone)
+    # Before the dump: without its key a backup must not even begin, and never rest unencrypted instead.
+    master = current_key(settings.encryption, settings.folder) if settings.encryption is not None else None
     with workspace("spool") as spool:
         try:
             draft = _read_source(settings, target, spool, partition, progress=progress, lock_wait=lock_wait)
         except psycopg2.Error as error:
             raise _source_failed(error) from None
-        return _store_files(draft, spool, store, progress)
+        return _store_files(draft, spool, store, master, progress)
 
 
 def _source_failed(error: psycopg2.Error) -> SourceError:
@@ -253,24 +258,25 @@ def _compression(settings: DatabaseSettings, toolchain: Toolchain, warnings: lis
     return FALLBACK_COMPRESSION
 
 
-def _store_files(draft: Manifest, spool: Path, store: Store, progress: Progress) -> Manifest:
-    """Copy the spool into the store; the manifest makes it a backup."""
+def _store_files(draft: Manifest, spool: Path, store: Store, master: MasterKey | None, progress: Progress) -> Manifest:
+    """Bring the spool into the store; the manifest makes it a backup."""
     paths = sorted(path for path in (spool / GLOBALS_FILE, *(spool / DUMP_FOLDER).iterdir()))
     total = sum(path.stat().st_size for path in paths)
     if store.exists(f"{draft.folder}/{manifests.NAME}"):
         raise StoreError(
             "OBJECT_EXISTS", f"{draft.folder} is already there.", "Run the backup again: ids name seconds."
         )
+    cipher, encryption = new_cipher(master, draft.database, draft.id) if master is not None else (None, None)
     try:
-        files = []
         with progress.stage("store") as stage:
-            for path in paths:
-                relative = path.relative_to(spool).as_posix()
-                stored = store.put_file(path, f"{draft.folder}/{relative}", advance=lambda n: stage.advance(n, total))
-                files.append(StoredFile(path=relative, size=stored.size, sha256=stored.sha256))
+            if cipher is not None and master is not None:
+                store_wrapped(store, draft.folder, cipher, master)
+            named = [(path.relative_to(spool).as_posix(), path) for path in paths]
+            files = store_files(store, named, draft.folder, cipher, lambda n: stage.advance(n, total))
         manifest = draft.model_copy(
             update={
-                "files": tuple(files),
+                "files": files,
+                "encryption": encryption,
                 "finished_at": datetime.now(timezone.utc),
                 "stage_seconds": dict(progress.seconds),
             }

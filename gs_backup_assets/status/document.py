@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from gs_backup_assets.alerts.staleness import stale_problems
 from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
 from gs_backup_assets.catalogue.verdict import Verdict
-from gs_backup_assets.config import BackupConfig, DatabaseSettings, DataClass
+from gs_backup_assets.config import BackupConfig, DatabaseSettings
+from gs_backup_assets.config_sections import DataClass
 from gs_backup_assets.errors import ExitStatus, StoreError
 from gs_backup_assets.vault.opening import open_store
 

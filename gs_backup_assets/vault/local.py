@@ -7,18 +7,20 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from datetime import datetime, timezone
 from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gs_backup_assets.errors import StoreError
-from gs_backup_assets.vault.pipeline import copy_stream
-from gs_backup_assets.vault.store import StoredObject
+from gs_backup_assets.vault.digests import Digests
+from gs_backup_assets.vault.pipeline import copy
+from gs_backup_assets.vault.store import MANIFEST, Listed, OwnChecksum, Source
 
 _ASIDE = ".partial-"
-_MANIFEST = "manifest.json"
+_CLASS = "local"
 
 
 class LocalStore:
@@ -30,23 +32,41 @@ class LocalStore:
     def describe(self) -> str:
         return str(self.root)
 
-    def put_file(self, source: Path, key: str, *, advance: Callable[[int], None] = lambda _bytes: None) -> StoredObject:
-        with open(source, "rb") as stream:
-            return self._put(stream, key, advance)
+    def put(self, source: Source, key: str, *, size: int, resume: bool = False) -> Digests:
+        path = self._path(key)
+        aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
+        try:
+            _make_folders(path.parent)
+            try:
+                descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as sink:
+                    digests = copy(source, sink, size=size)
+                    sink.flush()
+                    os.fsync(sink.fileno())
+                os.link(aside, path)  # unlike a rename, a link never replaces what is there
+            finally:
+                with suppress(FileNotFoundError):
+                    aside.unlink()
+            _sync_folder(path.parent)
+        except FileExistsError:
+            raise StoreError(
+                "OBJECT_EXISTS",
+                f"{key} is already in the store {self.describe()}.",
+                "Objects are never replaced; start the backup again.",
+            ) from None
+        except OSError as error:
+            raise self._unavailable(error) from error
+        return digests
 
-    def put_bytes(self, data: bytes, key: str) -> StoredObject:
-        return self._put(BytesIO(data), key, lambda _bytes: None)
+    def put_bytes(self, data: bytes, key: str, *, locked: bool = True) -> Digests:
+        return self.put(BytesIO(data), key, size=len(data))
 
     def open(self, key: str) -> BinaryIO:
         path = self._path(key)
         try:
             stream = BufferedReader(_Reader(path, self._unavailable))
         except FileNotFoundError:
-            raise StoreError(
-                "OBJECT_MISSING",
-                f"{key} is not in the store {self.describe()}.",
-                "Somebody removed it; use another backup.",
-            ) from None
+            raise self._missing(key) from None
         except OSError as error:
             raise self._unavailable(error) from error
         if hasattr(os, "posix_fadvise"):  # drop cached pages: what is read must come from the disk
@@ -74,31 +94,63 @@ class LocalStore:
         except OSError as error:
             raise self._unavailable(error) from error
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        yield from sorted(path.relative_to(self.root).as_posix() for path in self._files(self._path(prefix)))
+    def objects(self, prefix: str, *, skip: Collection[str] = ()) -> Iterator[Listed]:
+        yield from sorted(self._listed(str(self._path(prefix)), prefix, skip), key=lambda listed: listed.key)
+
+    def own_checksum(self, key: str) -> OwnChecksum | None:
+        if not self.exists(key):
+            raise self._missing(key)
+        return None  # a file system keeps none
+
+    def locked_until(self, key: str) -> datetime | None:
+        return None
+
+    def sweep_uploads(self, prefix: str, before: datetime) -> int:
+        swept = 0
+        for parent, _, names in os.walk(self._path(prefix)):
+            for name in (name for name in names if name.startswith(_ASIDE)):
+                with suppress(FileNotFoundError):
+                    path = Path(parent, name)
+                    if path.lstat().st_mtime < before.timestamp():
+                        path.unlink()
+                        swept += 1
+        return swept
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        try:
+            with suppress(FileNotFoundError):
+                path.unlink()
+                _sync_folder(path.parent)
+        except OSError as error:
+            raise self._unavailable(error) from error
 
     def delete_tree(self, prefix: str) -> None:
         folder = self._path(prefix)
         try:
             with suppress(FileNotFoundError):
-                (folder / _MANIFEST).unlink()
+                (folder / MANIFEST).unlink()
                 _sync_folder(folder)
             with suppress(FileNotFoundError):
                 shutil.rmtree(folder)
         except OSError as error:
             raise self._unavailable(error) from error
 
-    def _files(self, folder: Path) -> Iterator[Path]:
+    def _listed(self, folder: str, prefix: str, skip: Collection[str]) -> Iterator[Listed]:
         """Regular files below a folder. What cannot be read is an error: a listing that leaves things out would lie."""
-
-        def refuse(error: OSError) -> None:
-            if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-                raise self._unavailable(error) from error
-
-        for parent, _, names in os.walk(folder, onerror=refuse):
-            for path in (Path(parent, name) for name in names if not name.startswith(_ASIDE)):
-                if not path.is_symlink():
-                    yield path
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.name not in skip:
+                            yield from self._listed(entry.path, f"{prefix}/{entry.name}", skip)
+                    elif entry.is_file(follow_symlinks=False) and not entry.name.startswith(_ASIDE):
+                        with suppress(FileNotFoundError):  # it was deleted this moment
+                            yield _describe(f"{prefix}/{entry.name}".lstrip("/"), entry.stat(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise self._unavailable(error) from error
 
     def _path(self, key: str) -> Path:
         """The key's file. A key never leads out of the store: not by `..`, not by a root, and not over a link."""
@@ -112,31 +164,12 @@ class LocalStore:
             )
         return path
 
-    def _put(self, stream: BinaryIO, key: str, advance: Callable[[int], None]) -> StoredObject:
-        path = self._path(key)
-        aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
-        try:
-            _make_folders(path.parent)
-            try:
-                descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "wb") as sink:
-                    size, sha256 = copy_stream(stream, sink, advance=advance)
-                    sink.flush()
-                    os.fsync(sink.fileno())
-                os.link(aside, path)  # unlike a rename, a link never replaces what is there
-            finally:
-                with suppress(FileNotFoundError):
-                    aside.unlink()
-            _sync_folder(path.parent)
-        except FileExistsError:
-            raise StoreError(
-                "OBJECT_EXISTS",
-                f"{key} is already in the store {self.describe()}.",
-                "Objects are never replaced; start the backup again.",
-            ) from None
-        except OSError as error:
-            raise self._unavailable(error) from error
-        return StoredObject(key, size, sha256)
+    def _missing(self, key: str) -> StoreError:
+        return StoreError(
+            "OBJECT_MISSING",
+            f"{key} is not in the store {self.describe()}.",
+            "Somebody removed it; use another backup.",
+        )
 
     def _unavailable(self, error: OSError) -> StoreError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -150,6 +183,12 @@ class LocalStore:
             f"The store {self.describe()} cannot be used: {error.strerror or error}.",
             "Check that the folder is mounted and that this account may write to it.",
         )
+
+
+def _describe(key: str, status: os.stat_result) -> Listed:
+    # A file that is put in another's place has another inode, or at least another time of change.
+    tag = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+    return Listed(key, status.st_size, datetime.fromtimestamp(status.st_mtime, timezone.utc), _CLASS, tag)
 
 
 class _Reader(FileIO):

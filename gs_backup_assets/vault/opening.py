@@ -1,12 +1,91 @@
-"""Opens the store that the configuration names."""
+"""Opens the stores that the configuration names, or one by its address alone."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import ValidationError
+
 from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.config_sections import LocalStoreConfig, S3StoreConfig, Stores
+from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets.vault.store import Store
 
+Which = Literal["primary", "offsite"]
+ClientFactory = Callable[[S3StoreConfig], Any]
+_OPTIONS = frozenset({"region", "endpoint", "profile"})
 
-def open_store(settings: DatabaseSettings) -> Store:
-    """The database's primary store."""
-    return LocalStore(settings.store_path)
+
+def open_store(settings: DatabaseSettings, which: Which = "primary", *, client: ClientFactory | None = None) -> Store:
+    """The database's primary or off-site store. `client` makes S3 clients in another way than boto3's own.
+
+    Raises ConfigError (`NO_OFFSITE_STORE`, and what the client needs); opens no connection.
+    """
+    config = settings.stores.primary if which == "primary" else settings.stores.offsite
+    if config is None:
+        raise ConfigError(
+            "NO_OFFSITE_STORE", "backup.yaml names no off-site store.", "Add stores.offsite; docs/offsite.md shows how."
+        )
+    return open_configured(config, settings.folder, client=client)
+
+
+def open_configured(
+    config: LocalStoreConfig | S3StoreConfig, folder: Path, *, client: ClientFactory | None = None
+) -> Store:
+    """The store of one section of the configuration."""
+    if isinstance(config, LocalStoreConfig):
+        return LocalStore((folder / config.path.expanduser()).resolve())
+    from gs_backup_assets.vault.s3 import ObjectOptions, S3Store
+    from gs_backup_assets.vault.s3_client import make_client
+
+    options = ObjectOptions(
+        storage_class=config.storage_class,
+        sse=config.sse,
+        sse_kms_key_id=config.sse_kms_key_id,
+        lock_mode=config.object_lock_mode,
+        lock_days=config.object_lock_days,
+    )
+    return S3Store((client or make_client)(config), config.bucket, config.prefix, options)
+
+
+def newest_store(settings: DatabaseSettings, *, client: ClientFactory | None = None) -> tuple[Which, Store]:
+    """The store that one would restore from in an emergency: off-site when there is one."""
+    which: Which = "primary" if settings.stores.offsite is None else "offsite"
+    return which, open_store(settings, which, client=client)
+
+
+def stores_at(address: str) -> Stores:
+    """What an address alone says: a folder, or `s3://bucket/prefix?endpoint=...&region=...`.
+
+    Raises ConfigError (`STORE_ADDRESS_INVALID`).
+    """
+    if not address.startswith("s3://"):
+        return Stores(primary=LocalStoreConfig(path=Path(address.removeprefix("file://")).absolute()))
+    parts = urlsplit(address)
+    options = dict(parse_qsl(parts.query))
+    if unknown := options.keys() - _OPTIONS:
+        raise _invalid(f"unknown options: {', '.join(sorted(unknown))}")
+    options.setdefault("endpoint", os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
+    try:
+        config = S3StoreConfig(
+            kind="s3",
+            bucket=parts.netloc,
+            prefix=parts.path,
+            **{name: value for name, value in options.items() if value},
+        )
+    except ValidationError as error:
+        raise _invalid("; ".join(str(problem["msg"]) for problem in error.errors(include_input=False))) from None
+    return Stores(primary=config)
+
+
+def _invalid(words: str) -> ConfigError:
+    return ConfigError(
+        "STORE_ADDRESS_INVALID",
+        f"The address of the store cannot be used: {words}.",
+        "Write a folder, or s3://bucket/prefix?endpoint=https://s3.example.com&region=eu-central-1.",
+    )

@@ -1,4 +1,4 @@
-"""One pass over the bytes: read, hash, write."""
+"""One pass over the bytes: read, hash, pass on."""
 
 from __future__ import annotations
 
@@ -6,21 +6,58 @@ import hashlib
 from collections.abc import Callable
 from typing import BinaryIO
 
-_BLOCK = 1 << 20
+from gs_backup_assets.vault.digests import Digester, Digests
+from gs_backup_assets.vault.store import Source
+
+BLOCK = 1 << 20
 
 
-def copy_stream(
-    source: BinaryIO, sink: BinaryIO | None, *, advance: Callable[[int], None] = lambda _bytes: None
-) -> tuple[int, str]:
-    """Copy `source` to `sink` (or only read it, with None) and return the bytes and their SHA-256 as hex digits."""
-    digest = hashlib.sha256()
-    size = 0
-    buffer = bytearray(_BLOCK)
-    view = memoryview(buffer)
-    while count := source.readinto(view):  # type: ignore[attr-defined]
-        digest.update(view[:count])
+def _nothing(_bytes: int) -> None:
+    pass
+
+
+class Hashing:
+    """A source that hashes what is read from another one, and tells how many bytes went by."""
+
+    def __init__(self, source: Source, advance: Callable[[int], None] = _nothing) -> None:
+        self._source = source
+        self._advance = advance
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256, in hex digits, of what was read until now."""
+        return self._digest.hexdigest()
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self._digest.update(data)
+        self.size += len(data)
+        self._advance(len(data))
+        return data
+
+
+def copy(source: Source, sink: BinaryIO | None, *, size: int = 0) -> Digests:
+    """Copy `source`, of about `size` bytes, to `sink` (or only read it, with None) and return its digests."""
+    digester = Digester(size)
+    while block := source.read(BLOCK):
+        digester.update(block)
         if sink is not None:
-            sink.write(view[:count])
-        size += count
-        advance(count)
-    return size, digest.hexdigest()
+            sink.write(block)
+    return digester.digests()
+
+
+def read_exactly(source: Source, size: int) -> bytes:
+    """`size` bytes, or what is left of the source: some sources give less at a time than was asked for."""
+    pieces = []
+    while size and (piece := source.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def drain(source: Source) -> None:
+    """Read a source to its end and keep nothing."""
+    while source.read(BLOCK):
+        pass

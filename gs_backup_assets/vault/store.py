@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import datetime
 from typing import BinaryIO, Protocol
+
+from gs_backup_assets.vault.digests import Digests
+
+MANIFEST = "manifest.json"
+
+
+class Source(Protocol):
+    """Bytes to be stored, read once from the beginning to the end."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; fewer only at the end, none after it."""
+        ...
 
 
 @dataclass(frozen=True)
-class StoredObject:
-    """One object: its key (`/`-separated, relative to the store's root), size in bytes, and SHA-256 as hex digits."""
+class Listed:
+    """One object as a listing shows it.
+
+    `tag` differs when other bytes are in its place. `storage_class` is S3's, or `local`. `size` in bytes.
+    """
 
     key: str
     size: int
+    modified: datetime
+    storage_class: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class OwnChecksum:
+    """What a store itself says about an object's bytes, without anybody reading them back.
+
+    `sha256` is the digest of the whole object, or of its parts' digests where `parts` is set. In hex digits.
+    """
+
+    size: int
     sha256: str
+    parts: int | None
 
 
 class Store(Protocol):
@@ -24,12 +53,16 @@ class Store(Protocol):
         """Where the store is, for people; never a secret."""
         ...
 
-    def put_file(self, source: Path, key: str, *, advance: Callable[[int], None] = ...) -> StoredObject:
-        """Store a file durably. StoreError: `OBJECT_EXISTS`, `STORE_FULL`, `STORE_UNAVAILABLE`."""
+    def put(self, source: Source, key: str, *, size: int, resume: bool = False) -> Digests:
+        """Store bytes durably and return their digests. `size` is about how many there will be.
+
+        With `resume` an upload of the same bytes that broke off goes on where it stopped, where the store can.
+        StoreError: `OBJECT_EXISTS`, `STORE_FULL`, `STORE_UNAVAILABLE` and the like.
+        """
         ...
 
-    def put_bytes(self, data: bytes, key: str) -> StoredObject:
-        """Store bytes durably; errors as for `put_file`."""
+    def put_bytes(self, data: bytes, key: str, *, locked: bool = True) -> Digests:
+        """Store bytes durably; errors as for `put`. What is not `locked` may be deleted again at any time."""
         ...
 
     def open(self, key: str) -> BinaryIO:
@@ -44,10 +77,31 @@ class Store(Protocol):
         """Names of the folders directly below `prefix`, sorted."""
         ...
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """Keys of all objects below `prefix`, sorted."""
+    def objects(self, prefix: str, *, skip: Collection[str] = ()) -> Iterator[Listed]:
+        """All objects below `prefix`, sorted by key, but for those in folders with a name in `skip`."""
+        ...
+
+    def own_checksum(self, key: str) -> OwnChecksum | None:
+        """The store's own checksum of an object; None where it keeps none. StoreError (`OBJECT_MISSING`)."""
+        ...
+
+    def locked_until(self, key: str) -> datetime | None:
+        """Until when the store refuses to delete the object; None when it may be deleted."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
         ...
 
     def delete_tree(self, prefix: str) -> None:
         """Remove everything below `prefix`; `manifest.json` first, so that no reader takes the rest for a backup."""
         ...
+
+    def sweep_uploads(self, prefix: str, before: datetime) -> int:
+        """End uploads below `prefix` that were begun before a time and never completed; returns how many."""
+        ...
+
+
+def keys(store: Store, prefix: str) -> Iterator[str]:
+    """Keys of all objects below `prefix`, sorted."""
+    return (listed.key for listed in store.objects(prefix))

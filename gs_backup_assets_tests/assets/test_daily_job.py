@@ -93,7 +93,7 @@ def test_damaged_bytes_fail_the_run_before_a_restore(project: Project, instance:
     assert project.run(instance).success
     entry = project.catalogue.latest()
     assert entry is not None
-    victim = project.settings.store_path / entry.folder / "dump" / "toc.dat"
+    victim = project.folder / "backups" / entry.folder / "dump" / "toc.dat"
     victim.write_bytes(victim.read_bytes()[:-1])
     definitions = project.definitions()
     selection = [definitions.resolve_assets_def(key(name)) for name in ("backup_checksum", "verified_restore")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gs_backup_assets.catalogue import proof as proofs
-from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.catalogue import Catalogue, Entry, parse_id
 from gs_backup_assets.catalogue.manifest import backup_id, encode
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.errors import ConfigError, StoreError
@@ -31,6 +32,11 @@ def at(catalogue: Catalogue, key: str) -> Path:
     """The file of a key, for tests that do damage."""
     assert isinstance(catalogue.store, LocalStore)
     return catalogue.store.root / key
+
+
+def written_at(path: Path, moment: datetime) -> None:
+    """Make a file look as if it had been written then."""
+    os.utime(path, (moment.timestamp(), moment.timestamp()))
 
 
 def newest(catalogue: Catalogue) -> Entry:
@@ -186,9 +192,72 @@ def test_only_old_attempts_are_swept(hours: int, finished: bool) -> None:
         store.put_bytes(b"x", f"{manifest.folder}/dump/1.dat")
         if finished:
             put(store, manifest)
+        written_at(store.root / manifest.folder / "dump" / "1.dat", parse_id(manifest.id))
         swept = Catalogue(store, "shop").sweep(NOW)
         assert swept == ([manifest.folder] if hours > 24 and not finished else [])
         assert store.exists(f"{manifest.folder}/dump/1.dat") == (not swept)
+
+
+def test_a_copy_of_an_old_backup_is_not_swept_under_way(catalogue: Catalogue) -> None:
+    """Its id is old, but its objects are being written now."""
+    old = made_up(NOW - 30 * DAY)
+    catalogue.store.put_bytes(b"x", f"{old.folder}/dump/1.dat")
+    catalogue.store.put_bytes(b"x", f"{old.folder}/dump/2.dat")
+    for name, age in (("1", 30 * DAY), ("2", 23 * HOUR)):
+        written_at(at(catalogue, f"{old.folder}/dump/{name}.dat"), NOW - age)
+    assert catalogue.sweep(NOW) == []
+    assert catalogue.sweep(NOW + 2 * HOUR) == [old.folder]
+
+
+def test_summaries_say_what_entries_say_and_notice_every_change(catalogue: Catalogue) -> None:
+    manifest = made_up()
+    digest = put(catalogue.store, manifest)
+    put(catalogue.store, made_up(NOW + HOUR))
+
+    def same() -> list[Verdict]:
+        entries, summaries = catalogue.entries(), catalogue.summaries()
+        assert [(s.id, s.partition, s.verdict, s.manifest_sha256, s.held) for s in summaries] == [
+            (e.id, e.partition, e.verdict, e.manifest_sha256, e.held) for e in entries
+        ]
+        assert summaries == Catalogue(catalogue.store, "shop").summaries(), "what is remembered is what was read"
+        return [s.verdict for s in summaries]
+
+    assert same() == [Verdict.NOT_VERIFIED, Verdict.NOT_VERIFIED]
+    catalogue.add_proof(proof_of(manifest, digest, Verdict.PROVEN, NOW + HOUR), b"")
+    assert same() == [Verdict.NOT_VERIFIED, Verdict.PROVEN]
+    catalogue.add_proof(proof_of(manifest, digest, Verdict.FAILED, NOW + 2 * HOUR), b"")
+    assert same() == [Verdict.NOT_VERIFIED, Verdict.FAILED]
+    at(catalogue, f"{manifest.folder}/proofs/{NOW + 2 * HOUR:%Y%m%dT%H%M%S%fZ}.json").unlink()
+    assert same() == [Verdict.NOT_VERIFIED, Verdict.PROVEN]
+    catalogue.store.put_bytes(b"{}", f"{manifest.folder}/hold.json")
+    assert same() == [Verdict.NOT_VERIFIED, Verdict.PROVEN] and catalogue.summaries()[1].held
+    path = at(catalogue, f"{manifest.folder}/manifest.json")
+    data = path.read_bytes()
+    path.write_bytes(data[:99] + bytes([data[99] ^ 1]) + data[100:])
+    assert same() == [Verdict.NOT_VERIFIED, Verdict.FAILED]
+    catalogue.store.delete_tree(manifest.folder)
+    assert same() == [Verdict.NOT_VERIFIED]
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"x": 1}', b"\xff", b'{"20261122T080003Z": ["t", [1]]}'])
+def test_a_damaged_memory_is_forgotten(
+    catalogue: Catalogue, damage: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GS_BACKUP_CACHE", str(tmp_path / "cache"))
+    put(catalogue.store, made_up())
+    before = catalogue.summaries()
+    (memory,) = (tmp_path / "cache" / "catalogue").iterdir()
+    memory.write_bytes(damage)
+    assert catalogue.summaries() == before
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setenv("GS_BACKUP_CACHE", str(tmp_path / "cache"))
+    put(catalogue.store, made_up())
+    assert [summary.id for summary in catalogue.summaries()] == [backup_id(NOW)]
 
 
 def test_sweeping_leaves_strangers_and_other_databases_alone(catalogue: Catalogue) -> None:

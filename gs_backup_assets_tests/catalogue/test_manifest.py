@@ -94,7 +94,7 @@ def test_a_manifest_in_another_folder_is_refused() -> None:
 
 
 def test_a_newer_version_is_told_from_damage() -> None:
-    contents = {**MANIFEST.model_dump(mode="json"), "schema_version": 2, "new_field": True}
+    contents = {**MANIFEST.model_dump(mode="json"), "schema_version": 3, "new_field": True}
     assert refusal(signed(contents)) == "MANIFEST_UNKNOWN_VERSION"
 
 

@@ -19,7 +19,7 @@ from gs_backup_assets.postgres.snapshot import exported_snapshot
 from gs_backup_assets.postgres.toolchain import ENVIRONMENT_VARIABLE, Toolchain, choose, discover
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.take import partition_of, take_backup
-from gs_backup_assets.vault.local import LocalStore
+from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets_tests.postgres.debian import unpacked
 
 _TRAP = Release(15, 20)
@@ -122,7 +122,7 @@ def test_a_backup_uses_the_programs_that_fit(
     try:
         settings = DatabaseSettings(name="shop", url_env="UNUSED", timezone="UTC", folder=tmp_path)
         today = partition_of(datetime.now(timezone.utc), settings.zone)
-        store = LocalStore(settings.store_path)
+        store = open_store(settings)
         manifest = take_backup(settings, patched_server.target("shop"), store, today, Progress())
     finally:
         discover.cache_clear()

@@ -25,6 +25,7 @@ from gs_backup_assets.recovery.proving import prove_and_record
 from gs_backup_assets.recovery.stored_bytes import check_stored_bytes
 from gs_backup_assets.recovery.take import take_backup
 from gs_backup_assets.vault.opening import open_store
+from gs_backup_assets.vault.store import keys
 from gs_backup_assets_tests.chain import Chain, chain_in, execute
 from gs_backup_assets_tests.conftest import fresh_database
 from gs_backup_assets_tests.processes import open_folder, processes_with, wait_until
@@ -150,7 +151,7 @@ def test_a_full_spool_fails_clearly_and_leaves_nothing(
         assert list(disk.iterdir()) == []
         assert processes_with(str(disk)) == []
     assert Catalogue(chain.store, "shop").entries() == []
-    assert list(chain.store.keys("shop")) == []
+    assert list(keys(chain.store, "shop")) == []
     chain.take(source)
     assert chain.entry.manifest is not None
 

@@ -27,7 +27,7 @@ from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.doctor import Diagnosis, examine
 from gs_backup_assets.recovery.take import partition_of, take_backup
 from gs_backup_assets.system.account import server_account
-from gs_backup_assets.vault.local import LocalStore
+from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets_tests.conftest import fresh_database, toolchain_of
 from gs_backup_assets_tests.postgres.pgbouncer import free_port, pgbouncer
 
@@ -130,7 +130,7 @@ def test_the_grants_that_the_doctor_names_are_enough(
         settings = settings_of(tmp_path)
         today = partition_of(datetime.now(timezone.utc), settings.zone)
         source = target_from_environment(_VARIABLE)
-        manifest = take_backup(settings, source, LocalStore(settings.store_path), today, Progress())
+        manifest = take_backup(settings, source, open_store(settings), today, Progress())
         assert not any(omission.loses_data for omission in manifest.omissions)
         assert not manifest.dump.role_passwords
 

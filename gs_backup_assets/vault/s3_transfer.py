@@ -1,0 +1,302 @@
+"""Moves bytes to and from S3 in parts, several at a time: SHA-256 checked by the server, broken uploads resumed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from io import RawIOBase
+from itertools import count
+from typing import Any
+
+from gs_backup_assets.errors import StoreError
+from gs_backup_assets.vault.digests import Digester, Digests, part_size
+from gs_backup_assets.vault.pipeline import read_exactly
+from gs_backup_assets.vault.s3_errors import code_of, was_repeated
+from gs_backup_assets.vault.store import Source
+
+# Parts on their way for one object; with the one being read they bound the memory, whatever the object's size.
+_IN_FLIGHT = 4
+_READ_AHEAD = 4
+_RANGE = 8 << 20
+# A body that breaks off, or arrives otherwise than it was sent, is worth another try; botocore repeats only requests.
+_TRIES = 4
+_PAST_THE_END = "InvalidRange"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One object in a bucket, and the client to reach it with."""
+
+    client: Any
+    bucket: str
+    key: str
+
+    @property
+    def names(self) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self.key}
+
+
+def encoded(digest: bytes) -> str:
+    """A digest as S3 writes it."""
+    return base64.b64encode(digest).decode()
+
+
+def upload(
+    place: Place, source: Source, pool: Executor, *, size: int, options: Mapping[str, Any], resume: bool
+) -> Digests:
+    """Store an object that is not there yet, in one request or in parts, and return its digests.
+
+    `options` are those of PutObject and CreateMultipartUpload (storage class, encryption, lock). An upload that fails
+    is aborted, or left to be resumed. Raises what boto3 raises, and StoreError (`OBJECT_EXISTS`).
+    """
+    part = part_size(size)
+    digester = Digester(size)
+    first, second = read_exactly(source, part), read_exactly(source, part)
+    digester.update(first)
+    if not second:
+        _put_whole(place, first, options)
+    else:
+        _Multipart(place, pool, part, options, resume=resume).run(first, second, source, digester)
+    return digester.digests()
+
+
+def _put_whole(place: Place, data: bytes, options: Mapping[str, Any]) -> None:
+    from botocore.exceptions import ClientError
+
+    checksum = encoded(hashlib.sha256(data).digest())
+    try:
+        _again_if_damaged(
+            lambda: place.client.put_object(
+                **place.names, Body=data, ChecksumSHA256=checksum, IfNoneMatch="*", **options
+            )
+        )
+    except ClientError as error:
+        # The first of several tries may have stored it, and only its answer got lost.
+        if not (_exists_already(error) and was_repeated(error) and _checksum(place) == checksum):
+            raise
+
+
+def _exists_already(error: Exception) -> bool:
+    return code_of(error) in ("PreconditionFailed", "412")
+
+
+def _checksum(place: Place) -> str | None:
+    head = place.client.head_object(**place.names, ChecksumMode="ENABLED")
+    checksum: str | None = head.get("ChecksumSHA256")
+    return checksum
+
+
+def _again_if_damaged(request: Any) -> Any:
+    """Send a request again when the server received other bytes than were sent, or was busy with the same key."""
+    from botocore.exceptions import ClientError
+
+    for left in reversed(range(_TRIES)):
+        try:
+            return request()
+        except ClientError as error:
+            worth = code_of(error) in (
+                "BadDigest",
+                "XAmzContentChecksumMismatch",
+                "XAmzContentSHA256Mismatch",
+                "ConditionalRequestConflict",
+            )
+            if not worth or not left:
+                raise
+    raise AssertionError
+
+
+class _Multipart:
+    """One multipart upload."""
+
+    def __init__(self, place: Place, pool: Executor, part: int, options: Mapping[str, Any], *, resume: bool) -> None:
+        self._place = place
+        self._pool = pool
+        self._part = part
+        self._options = options
+        self._resume = resume
+        self._present: dict[int, tuple[int, str]] = {}
+        self._id = ""
+
+    def run(self, first: bytes, data: bytes, source: Source, digester: Digester) -> None:
+        """Upload all parts and complete. Whatever goes wrong, no part is left that nobody will ever use."""
+        self._begin()
+        waiting = deque([self._pool.submit(self._send, 1, first)])
+        parts: list[dict[str, Any]] = []
+        try:
+            for number in count(2):
+                if not data:
+                    break
+                digester.update(data)
+                if len(waiting) >= _IN_FLIGHT:
+                    parts.append(waiting.popleft().result())
+                waiting.append(self._pool.submit(self._send, number, data))
+                data = read_exactly(source, self._part)
+            parts += [future.result() for future in waiting]
+            self._complete(parts, digester.digests())
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            wait(waiting)
+            if not self._resume:
+                with suppress(Exception):  # what went wrong first is told; a sweep and the lifecycle rule clear up
+                    self._place.client.abort_multipart_upload(**self._place.names, UploadId=self._id)
+            raise
+
+    def _begin(self) -> None:
+        if self._resume and self._adopt():
+            return
+        begun = self._place.client.create_multipart_upload(
+            **self._place.names, ChecksumAlgorithm="SHA256", **self._options
+        )
+        self._id = begun["UploadId"]
+
+    def _adopt(self) -> bool:
+        """Go on with the newest upload of this key that broke off, if its parts have our size."""
+        client, names = self._place.client, self._place.names
+        pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=names["Bucket"], Prefix=names["Key"])
+        ours = [u for page in pages for u in page.get("Uploads", ()) if u["Key"] == names["Key"]]
+        if not ours:
+            return False
+        self._id = max(ours, key=lambda u: u["Initiated"])["UploadId"]
+        pages = client.get_paginator("list_parts").paginate(**names, UploadId=self._id)
+        self._present = {p["PartNumber"]: (p["Size"], p["ETag"]) for page in pages for p in page.get("Parts", ())}
+        return True
+
+    def _send(self, number: int, data: bytes) -> dict[str, Any]:
+        checksum = encoded(hashlib.sha256(data).digest())
+        there = self._present.get(number)
+        # A part's ETag is its MD5 (but not under SSE-KMS: then it is simply sent again).
+        if there is not None and there == (len(data), f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'):
+            return {"PartNumber": number, "ETag": there[1], "ChecksumSHA256": checksum}
+        answer = _again_if_damaged(
+            lambda: self._place.client.upload_part(
+                **self._place.names, UploadId=self._id, PartNumber=number, Body=data, ChecksumSHA256=checksum
+            )
+        )
+        return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum}
+
+    def _complete(self, parts: list[dict[str, Any]], digests: Digests) -> None:
+        from botocore.exceptions import ClientError
+
+        try:
+            _again_if_damaged(
+                lambda: self._place.client.complete_multipart_upload(
+                    **self._place.names, UploadId=self._id, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+                )
+            )
+        except ClientError as error:
+            # Completed by a first try whose answer got lost, or by another copy that was adopting the same upload.
+            gone = code_of(error) == "NoSuchUpload" or (_exists_already(error) and was_repeated(error))
+            if not (gone and self._is_there(digests)):
+                raise
+
+    def _is_there(self, digests: Digests) -> bool:
+        if digests.parts is None:
+            wanted = encoded(bytes.fromhex(digests.sha256))
+        else:
+            wanted = composite(digests.parts.sha256, digests.parts.count)
+        return _checksum(self._place) == wanted
+
+
+def composite(sha256: str, count: int) -> str:
+    """S3's checksum of an object in parts ("Checking object integrity", composite checksums)."""
+    return f"{encoded(bytes.fromhex(sha256))}-{count}"
+
+
+class Download(RawIOBase):
+    """An object's bytes in their order, with the next ranges already on their way."""
+
+    def __init__(self, place: Place, pool: Executor, translate: Any) -> None:
+        super().__init__()
+        self._place = place
+        self._pool = pool
+        self._translate = translate
+        self._ahead: deque[Future[bytes]] = deque()
+        with translate():
+            self._current, self._size, self._etag = _first_range(place)
+        self._position = 0
+        self._next = len(self._current)
+        self._fill()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._position == len(self._current):
+            if not self._ahead:
+                return 0
+            with self._translate():
+                self._current = self._ahead.popleft().result()
+            self._position = 0
+            self._fill()
+        piece = self._current[self._position : self._position + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+    def close(self) -> None:
+        for future in self._ahead:
+            future.cancel()
+        self._ahead.clear()
+        super().close()
+
+    def _fill(self) -> None:
+        while self._next < self._size and len(self._ahead) < _READ_AHEAD:
+            end = min(self._next + _RANGE, self._size)
+            self._ahead.append(self._pool.submit(_read_range, self._place, self._next, end, self._etag))
+            self._next = end
+
+
+def _first_range(place: Place) -> tuple[bytes, int, str]:
+    """The beginning of an object, its size and its tag."""
+    from botocore.exceptions import ClientError
+
+    try:
+        for left in reversed(range(_TRIES)):
+            answer = place.client.get_object(**place.names, Range=f"bytes=0-{_RANGE - 1}")
+            whole = answer.get("ContentRange")
+            size = int(whole.rpartition("/")[2]) if whole else int(answer["ContentLength"])
+            data = _body(answer, min(size, _RANGE) if whole else size, last=not left)
+            if data is not None:
+                return data, size, answer["ETag"]
+    except ClientError as error:
+        if code_of(error) != _PAST_THE_END and code_of(error) != "416":
+            raise
+        place.client.head_object(**place.names)
+    return b"", 0, ""
+
+
+def _read_range(place: Place, start: int, end: int, etag: str) -> bytes:
+    """One range of an object that must still be the one whose reading was begun."""
+    for left in reversed(range(_TRIES)):
+        answer = place.client.get_object(**place.names, Range=f"bytes={start}-{end - 1}", IfMatch=etag)
+        data = _body(answer, end - start, last=not left)
+        if data is not None:
+            return data
+    raise AssertionError
+
+
+def _body(answer: Any, size: int, *, last: bool) -> bytes | None:
+    """The bytes of an answer; None when the connection broke in their middle and there are tries left."""
+    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
+    try:
+        with answer["Body"] as body:
+            data: bytes = body.read()
+        if len(data) == size:
+            return data
+        if last:
+            raise StoreError(
+                "STORE_UNAVAILABLE",
+                f"The store sent {len(data)} bytes of {size} and ended the connection.",
+                "It may pass: try again. Then look at the network and at what stands between here and the store.",
+            )
+    except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+        if last:
+            raise
+    return None
