@@ -154,6 +154,8 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         """The key's file. A key never leads out of the store: not by `..`, not by a root, and not over a link."""
+        if not key:  # the store itself, for listings
+            return self.root
         path = self.root / key
         plain = "\0" not in key and ".." not in Path(key).parts and not Path(key).is_absolute()
         if not plain or os.path.realpath(path) != os.path.join(os.path.realpath(self.root), os.path.normpath(key)):

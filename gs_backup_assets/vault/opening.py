@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -28,9 +29,7 @@ def open_store(settings: DatabaseSettings, which: Which = "primary", *, client: 
     """
     config = settings.stores.primary if which == "primary" else settings.stores.offsite
     if config is None:
-        raise ConfigError(
-            "NO_OFFSITE_STORE", "backup.yaml names no off-site store.", "Add stores.offsite; docs/offsite.md shows how."
-        )
+        raise _no_offsite()
     return open_configured(config, settings.folder, client=client)
 
 
@@ -53,10 +52,33 @@ def open_configured(
     return S3Store((client or make_client)(config), config.bucket, config.prefix, options)
 
 
-def newest_store(settings: DatabaseSettings, *, client: ClientFactory | None = None) -> tuple[Which, Store]:
-    """The store that one would restore from in an emergency: off-site when there is one."""
-    which: Which = "primary" if settings.stores.offsite is None else "offsite"
-    return which, open_store(settings, which, client=client)
+@dataclass(frozen=True)
+class Vault:
+    """A database's stores: the primary one, and the one in another place, if any."""
+
+    primary: Store
+    offsite: Store | None
+
+    def store(self, which: Which | None = None) -> Store:
+        """One of the stores; without a choice the one that one would restore from at the worst hour: off-site.
+
+        ConfigError (`NO_OFFSITE_STORE`).
+        """
+        if which == "primary" or (which is None and self.offsite is None):
+            return self.primary
+        if self.offsite is None:
+            raise _no_offsite()
+        return self.offsite
+
+    def named(self) -> dict[Which, Store]:
+        """The stores that there are, the primary one first."""
+        return {"primary": self.primary} if self.offsite is None else {"primary": self.primary, "offsite": self.offsite}
+
+
+def open_vault(settings: DatabaseSettings, *, client: ClientFactory | None = None) -> Vault:
+    """Every store of the database; opens no connection."""
+    offsite = open_store(settings, "offsite", client=client) if settings.stores.offsite is not None else None
+    return Vault(open_store(settings, "primary", client=client), offsite)
 
 
 def stores_at(address: str) -> Stores:
@@ -81,6 +103,12 @@ def stores_at(address: str) -> Stores:
     except ValidationError as error:
         raise _invalid("; ".join(str(problem["msg"]) for problem in error.errors(include_input=False))) from None
     return Stores(primary=config)
+
+
+def _no_offsite() -> ConfigError:
+    return ConfigError(
+        "NO_OFFSITE_STORE", "backup.yaml names no off-site store.", "Add stores.offsite; docs/offsite.md shows how."
+    )
 
 
 def _invalid(words: str) -> ConfigError:

@@ -80,7 +80,7 @@ class S3Store:
         return True
 
     def folders(self, prefix: str) -> list[str]:
-        start = f"{self.prefix}{prefix}/"
+        start = self._start(prefix)
         with self._translated(prefix):
             pages = self._pages(start, Delimiter="/")
             return sorted(
@@ -91,7 +91,7 @@ class S3Store:
 
     def objects(self, prefix: str, *, skip: Collection[str] = ()) -> Iterator[Listed]:
         with self._translated(prefix):
-            for page in self._pages(f"{self.prefix}{prefix}/" if prefix else self.prefix):
+            for page in self._pages(self._start(prefix)):
                 for found in page.get("Contents", ()):
                     key = found["Key"].removeprefix(self.prefix)
                     if skip and not set(skip).isdisjoint(key.split("/")[:-1]):
@@ -131,7 +131,7 @@ class S3Store:
 
     def sweep_uploads(self, prefix: str, before: datetime) -> int:
         swept = 0
-        start = f"{self.prefix}{prefix}/"
+        start = self._start(prefix)
         with self._translated(prefix):
             pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=start)
             for begun in [u for page in pages for u in page.get("Uploads", ())]:
@@ -152,6 +152,10 @@ class S3Store:
         with self._translated(key):
             head: dict[str, Any] = self.client.head_object(Bucket=self.bucket, Key=self.prefix + key, **options)
             return head
+
+    def _start(self, prefix: str) -> str:
+        """What all keys below a prefix begin with; the empty prefix is the whole store."""
+        return f"{self.prefix}{prefix}/" if prefix else self.prefix
 
     def _pages(self, start: str, **options: str) -> Any:
         return self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start, **options)

@@ -1,0 +1,157 @@
+"""The copy in another place: what is missing there is brought, what is there is compared, byte for byte if asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+
+from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.manifest import HOLD, KEYS, NAME, PROOFS, SUMS, StoredFile
+from gs_backup_assets.catalogue.summary import Summary
+from gs_backup_assets.errors import ProofFailed, StoreError
+from gs_backup_assets.progress import Progress, Stage
+from gs_backup_assets.recovery.storing import FILES_AT_A_TIME
+from gs_backup_assets.system.crew import GoOn, side_by_side
+from gs_backup_assets.vault.digests import Digests
+from gs_backup_assets.vault.pipeline import Hashing
+from gs_backup_assets.vault.store import Store
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a copy came to: files and bytes that were brought, and files that were there already."""
+
+    files: int
+    copied_bytes: int
+    present: int
+
+
+def copy_backup(primary: Store, offsite: Store, entry: Entry, progress: Progress) -> Copied:
+    """Bring a backup's missing objects to the off-site store, the manifest last; broken off, it goes on where it was.
+
+    What is brought is compared on its way with the manifest: a damaged primary copy is not spread. Raises ProofFailed
+    (`PRIMARY_DAMAGED`, `MANIFEST_DAMAGED` and its like) and StoreError.
+    """
+    manifest = entry.manifest
+    if manifest is None:
+        damage = entry.require_damage()
+        raise ProofFailed(damage.code, damage.message, damage.hint)
+    folder = manifest.folder
+    there = {listed.key for listed in offsite.objects(folder)}
+    missing = [file for file in manifest.files if f"{folder}/{file.stored_path}" not in there]
+    total = sum(file.stored.size for file in missing)
+    with progress.stage("copy") as stage:
+        jobs = [partial(_copy_file, primary, offsite, folder, file, stage=stage, total=total) for file in missing]
+        side_by_side(jobs, at_a_time=FILES_AT_A_TIME, name="copy")
+        for path in _beside(listed.key.removeprefix(f"{folder}/") for listed in primary.objects(folder)):
+            if f"{folder}/{path}" not in there:
+                _copy_small(primary, offsite, f"{folder}/{path}")
+        if f"{folder}/{NAME}" not in there:
+            _copy_manifest(primary, offsite, entry)
+    return Copied(len(missing), total, len(manifest.files) - len(missing))
+
+
+def mirror_beside(primary: Store, offsite: Store, database: str) -> int:
+    """Bring proofs, holds and wrapped keys that came later than the copies of their backups; returns how many.
+
+    Only for backups whose copy is complete; the files themselves are not looked at.
+    """
+    top = f"{database}/logical"
+    mine, theirs = ([listed.key for listed in store.objects(top, skip=("dump",))] for store in (primary, offsite))
+    there = set(theirs)
+    brought = 0
+    folders = [key.removesuffix(f"/{NAME}") for key in theirs if key.endswith(f"/{NAME}")]
+    for folder in folders:
+        for path in _beside(key.removeprefix(f"{folder}/") for key in mine if key.startswith(f"{folder}/")):
+            if f"{folder}/{path}" not in there:
+                _copy_small(primary, offsite, f"{folder}/{path}")
+                brought += 1
+    return brought
+
+
+def uncopied(primary: Store, offsite: Store, database: str) -> list[Summary]:
+    """Finished backups of the primary store that the off-site store does not have, newest first."""
+    there = {summary.id for summary in Catalogue(offsite, database).summaries()}
+    return [summary for summary in Catalogue(primary, database).summaries() if summary.id not in there]
+
+
+def due_for_reading_back(partitions: Sequence[str], today: date, every_days: int) -> list[str]:
+    """The days whose copies are read back today, so that each day's turn comes once in `every_days` days. Pure."""
+    turn = today.toordinal() % every_days
+    return [day for day in partitions if date.fromisoformat(day).toordinal() % every_days == turn]
+
+
+def _beside(paths: Iterator[str]) -> list[str]:
+    """What lies beside the files, in an order in which it may break off: a proof's record comes last."""
+    order = {KEYS: 0, SUMS: 1, HOLD: 1}
+    found = [path for path in paths if path.split("/")[0] in (*order, PROOFS)]
+    return sorted(found, key=lambda path: (order.get(path.split("/")[0], 3 if path.endswith(".json") else 2), path))
+
+
+def _copy_file(
+    primary: Store, offsite: Store, folder: str, file: StoredFile, go_on: GoOn, *, stage: Stage, total: int
+) -> None:
+    key = f"{folder}/{file.stored_path}"
+
+    def moved(size: int) -> None:
+        go_on()
+        stage.advance(size, total)
+
+    with primary.open(key) as stream, _unless_there():
+        offsite.put(_Guarded(Hashing(stream, moved), file.stored, key), key, size=file.stored.size, resume=True)
+
+
+class _Guarded:
+    """A source that does not come to its end when what was read is not what the manifest says: nothing is stored."""
+
+    def __init__(self, source: Hashing, wanted: Digests, key: str) -> None:
+        self._source = source
+        self._wanted = wanted
+        self._key = key
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        if not data and self._source.sha256 != self._wanted.sha256:
+            raise _primary_damaged(self._key)
+        return data
+
+
+def _primary_damaged(key: str) -> ProofFailed:
+    return ProofFailed(
+        "PRIMARY_DAMAGED",
+        f"{key} in the primary store is not what was backed up; it is not copied.",
+        "Use another backup, or this one's off-site copy if there is one, and find out who changed it.",
+    )
+
+
+def _copy_manifest(primary: Store, offsite: Store, entry: Entry) -> None:
+    """The manifest makes the copy a backup; it is the very one that the files were compared with."""
+    key = f"{entry.folder}/{NAME}"
+    with primary.open(key) as stream:
+        data = stream.read()
+    if hashlib.sha256(data).hexdigest() != entry.manifest_sha256:
+        raise _primary_damaged(key)
+    with _unless_there():
+        offsite.put_bytes(data, key)
+
+
+def _copy_small(primary: Store, offsite: Store, key: str) -> None:
+    with primary.open(key) as stream:
+        data = stream.read()
+    passing = key.endswith(f"/{HOLD}") or f"/{KEYS}/" in key
+    with _unless_there():
+        offsite.put_bytes(data, key, locked=not passing)
+
+
+@contextmanager
+def _unless_there() -> Iterator[None]:
+    """Another copy may be quicker; the comparison looks at what it brought."""
+    try:
+        yield
+    except StoreError as error:
+        if error.code != "OBJECT_EXISTS":
+            raise

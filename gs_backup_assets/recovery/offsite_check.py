@@ -1,0 +1,150 @@
+"""Compares a backup's off-site copy with its manifest: by the stores' own checksums, or by reading every byte back."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+
+from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.manifest import HOLD, KEYS, NAME, PROOFS, SUMS, Manifest, StoredFile
+from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
+from gs_backup_assets.errors import StoreError
+from gs_backup_assets.progress import Stage
+from gs_backup_assets.recovery.equality import not_verified
+from gs_backup_assets.recovery.stored_bytes import check_stored_bytes
+from gs_backup_assets.system.crew import GoOn, side_by_side
+from gs_backup_assets.vault.pipeline import Hashing, drain
+from gs_backup_assets.vault.store import Listed, OwnChecksum, Store
+
+CHECK = "offsite_matches"
+_ASKED_AT_A_TIME = 8
+_DAMAGED = "Use the primary copy or another backup. Remove the damaged object, then `gs-backup copy` brings it again."
+_MISSING = "Copy it again: `gs-backup copy`. Find out who removed it."
+
+
+def compare_copy(primary: Store, offsite: Store, entry: Entry, stage: Stage, *, read_back: bool) -> CheckResult:
+    """Whether the off-site copy of a backup is what the manifest says.
+
+    With `read_back` every byte is read; else what both stores say of their objects is compared with the manifest, and
+    only objects of which a store keeps no SHA-256 are read. A store that cannot be asked raises StoreError.
+    """
+    if entry.manifest is None:
+        damage = entry.require_damage()
+        return not_verified(CHECK, damage.message, code=damage.code, hint=damage.hint)
+    manifest = entry.manifest
+    there = {listed.key.removeprefix(f"{manifest.folder}/"): listed for listed in offsite.objects(manifest.folder)}
+    if NAME not in there:
+        finding = Finding(code="OFFSITE_MISSING", message=f"{manifest.id} has no copy off-site.", hint=_MISSING)
+        return _result(manifest, [finding], {})
+    findings = [*_manifest_differs(offsite, entry), *_strangers(manifest, there)]
+    if read_back:
+        copy = Catalogue(offsite, manifest.database).find(manifest.id)
+        read = check_stored_bytes(offsite, copy, stage)
+        findings += [f for f in read.findings if f.code != "FILE_UNEXPECTED"]
+        return _result(manifest, findings, {"read_back_bytes": manifest.stored_bytes})
+    jobs = [
+        partial(_file_differs, primary, offsite, manifest, file, listed=there.get(file.stored_path), stage=stage)
+        for file in manifest.files
+    ]
+    told = side_by_side(jobs, at_a_time=_ASKED_AT_A_TIME, name="compare")
+    findings += [finding for finding, _ in told if finding is not None]
+    return _result(manifest, findings, {"read_back_bytes": sum(read for _, read in told)})
+
+
+def _result(manifest: Manifest, findings: list[Finding], metrics: dict[str, float | int]) -> CheckResult:
+    read = metrics.get("read_back_bytes", 0)
+    summary = f"{len(manifest.files)} files, {manifest.stored_bytes} bytes, all as in the manifest"
+    summary += " (read back)" if read == manifest.stored_bytes and read else " (by the store's own checksums)"
+    if findings:
+        summary = f"{len(findings)} things are not as in the manifest: {', '.join(sorted({f.code for f in findings}))}"
+    return CheckResult(
+        name=CHECK,
+        status=Status.FAILED if findings else Status.PASSED,
+        summary=summary,
+        findings=tuple(findings),
+        metrics={"offsite_files": len(manifest.files), "offsite_bytes": manifest.stored_bytes, **metrics},
+    )
+
+
+def _manifest_differs(offsite: Store, entry: Entry) -> list[Finding]:
+    with offsite.open(f"{entry.folder}/{NAME}") as stream:
+        data = stream.read()
+    if hashlib.sha256(data).hexdigest() == entry.manifest_sha256:
+        return []
+    message = "The manifest off-site is another than the one in the primary store."
+    return [Finding(code="OFFSITE_MANIFEST_DIFFERS", message=message, hint=_DAMAGED)]
+
+
+def _strangers(manifest: Manifest, there: dict[str, Listed]) -> list[Finding]:
+    known = {file.stored_path for file in manifest.files} | {NAME, SUMS, HOLD}
+    strangers = [path for path in there if path not in known and path.split("/")[0] not in (PROOFS, KEYS)]
+    return [
+        Finding(code="FILE_UNEXPECTED", message=f"{path} is not in the manifest.", hint="Somebody put it there.")
+        for path in strangers
+    ]
+
+
+def _file_differs(
+    primary: Store,
+    offsite: Store,
+    manifest: Manifest,
+    file: StoredFile,
+    go_on: GoOn,
+    *,
+    listed: Listed | None,
+    stage: Stage,
+) -> tuple[Finding | None, int]:
+    """What is wrong with a file's copy, and how many bytes had to be read to tell."""
+    go_on()
+    if listed is None:
+        return _finding(file, "OFFSITE_MISSING", "it is not off-site.", _MISSING), 0
+    if listed.size != file.stored.size:
+        return _finding(file, "OFFSITE_DIFFERS", f"{listed.size} bytes instead of {file.stored.size}.", _DAMAGED), 0
+    key = f"{manifest.folder}/{file.stored_path}"
+    ours = _agrees(_own_checksum(primary, key), file)
+    if ours is False:
+        hint = "The off-site copy is compared with the manifest, not with this; find out who changed it."
+        return _finding(file, "PRIMARY_DIFFERS", "the primary store tells another SHA-256.", hint), 0
+    theirs, read = _agrees(offsite.own_checksum(key), file), 0
+    if theirs is None:
+        theirs, read = _reads_back(offsite, key, file, stage, go_on), file.stored.size
+    if not theirs:
+        return _finding(file, "OFFSITE_DIFFERS", "its SHA-256 is not the one in the manifest.", _DAMAGED), read
+    return None, read
+
+
+def _own_checksum(store: Store, key: str) -> OwnChecksum | None:
+    """None as well where the primary copy is gone: that is not what is asked here."""
+    try:
+        return store.own_checksum(key)
+    except StoreError as error:
+        if error.code != "OBJECT_MISSING":
+            raise
+        return None
+
+
+def _agrees(told: OwnChecksum | None, file: StoredFile) -> bool | None:
+    """Whether a store's own checksum is the manifest's; None when the two cannot be compared."""
+    wanted = file.stored
+    if told is None:
+        return None
+    if told.parts is None:
+        return told.sha256 == wanted.sha256
+    if wanted.parts is None or told.parts != wanted.parts.count:
+        return None  # in other parts than ours: a digest of digests tells nothing then
+    return told.sha256 == wanted.parts.sha256
+
+
+def _reads_back(store: Store, key: str, file: StoredFile, stage: Stage, go_on: GoOn) -> bool:
+    def moved(size: int) -> None:
+        go_on()
+        stage.advance(size)
+
+    with store.open(key) as stream:
+        source = Hashing(stream, moved)
+        drain(source)
+    return source.sha256 == file.stored.sha256
+
+
+def _finding(file: StoredFile, code: str, message: str, hint: str) -> Finding:
+    return Finding(code=code, message=f"{file.stored_path}: {message}", hint=hint)
