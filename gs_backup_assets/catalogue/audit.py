@@ -1,0 +1,270 @@
+"""The audit log: who did what to the backups, one JSON line a record, each with the digest of the line before it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pwd
+import random
+import re
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
+
+from gs_backup_assets.errors import StoreError
+from gs_backup_assets.vault.store import Store, keys
+
+ACTOR_VARIABLE = "GS_BACKUP_ACTOR"
+FIRST_PREVIOUS = "0" * 64
+Event = Literal["backup", "copy", "read_back", "proof", "restore", "prune", "hold", "release", "rewrap", "sweep"]
+
+# Records lie in folders of a thousand, by number and not by time: a key that depends on nothing but the number can be
+# taken only once, whatever the writers' clocks say; and the newest folder is one page of a listing.
+_KEY = re.compile(r"(\d{5})/(\1\d{3})\.json")
+_READERS = 8
+_TRIES = 40
+_LONGEST_PAUSE = 0.5
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who acts, and with which verb. `command` is a verb such as "verify", never the arguments: they hold passwords."""
+
+    actor: str
+    command: str
+
+    @classmethod
+    def here(cls, command: str) -> Author:
+        """This process: whom GS_BACKUP_ACTOR names, or else the operating system's user."""
+        return cls(os.environ.get(ACTOR_VARIABLE) or _user(), command)
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # containers run under numbers that no file names
+        return f"uid {os.geteuid()}"
+
+
+class AuditRecord(BaseModel):
+    """One thing that was done. `at` is aware, in UTC; `previous` is the SHA-256 of the line before, in hex digits.
+
+    `event` is one of `Event`, or of those that a later release knows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sequence: int
+    at: AwareDatetime
+    actor: str
+    command: str
+    event: str
+    database: str
+    ids: dict[str, str]
+    result: str
+    details: dict[str, str | int | FiniteFloat]
+    previous: str
+
+    @field_validator("at")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        return value.astimezone(timezone.utc)
+
+
+def encode(record: AuditRecord) -> bytes:
+    """The one line that a record may be: sorted keys, no spaces, a newline at the end."""
+    contents = record.model_dump(mode="json")
+    return (json.dumps(contents, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+
+
+def decode(data: bytes, *, key: str) -> AuditRecord:
+    """Read a line; StoreError (`AUDIT_DAMAGED`) when it is no record, or not written as records are."""
+    try:
+        record = AuditRecord.model_validate_json(data)
+        if encode(record) == data:
+            return record
+    except ValidationError:
+        pass
+    raise StoreError("AUDIT_DAMAGED", f"{key} is not a record of the audit log.", "Run `gs-backup audit verify`.")
+
+
+def sha256(line: bytes) -> str:
+    """What the next record has as `previous`."""
+    return hashlib.sha256(line).hexdigest()
+
+
+class AuditLog:
+    """The log that a store keeps about one database: write-once objects, numbered from 1.
+
+    `<database>/audit/<first 5 digits>/<8 digits>.json` is the store's own log, `<database>/audit-copy/...` what
+    `mirror` brought of the log of the other store.
+    """
+
+    def __init__(self, store: Store, database: str, *, copied: bool = False) -> None:
+        self.store = store
+        self.database = database
+        self.folder = f"{database}/audit-copy" if copied else f"{database}/audit"
+
+    def append(
+        self,
+        author: Author,
+        event: Event,
+        ids: Mapping[str, str],
+        result: str,
+        details: Mapping[str, str | int | float] | None = None,
+        *,
+        now: datetime | None = None,
+    ) -> AuditRecord:
+        """Write what was done behind the newest record, however many others are writing.
+
+        `ids` are `backup`, `partition`, `proof` (its stem, the time), whatever the event is about. `result` is one word
+        or a code. Raises StoreError: `AUDIT_BUSY` after some seconds of being overtaken, and what the store raises.
+        """
+        for attempt in range(_TRIES):
+            number = self.newest()
+            record = AuditRecord(
+                sequence=number + 1,
+                at=now or datetime.now(timezone.utc),
+                actor=_printable(author.actor),
+                command=_printable(author.command),
+                event=event,
+                database=self.database,
+                ids={name: _printable(value) for name, value in ids.items()},
+                result=_printable(result),
+                details={n: _printable(v) if isinstance(v, str) else v for n, v in (details or {}).items()},
+                previous=sha256(self.line(number)) if number else FIRST_PREVIOUS,
+            )
+            try:
+                self.store.put_bytes(encode(record), self.key(record.sequence))
+            except StoreError as error:
+                if error.code != "OBJECT_EXISTS":
+                    raise
+                time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.005 * 2**attempt)))
+            else:
+                return record
+        raise StoreError(
+            "AUDIT_BUSY",
+            f"The audit log {self.folder} in {self.store.describe()} could not be written: others were always quicker.",
+            "Try again; if it stays, look for a program that writes to the log all the time.",
+        )
+
+    def records(self) -> list[AuditRecord]:
+        """All records in their order; StoreError (`AUDIT_DAMAGED`)."""
+        found = self.keys()
+        return [decode(line, key=key) for key, line in zip(found, self.lines(found), strict=True)]
+
+    def newest(self) -> int:
+        """The newest record's number; 0 when there is none. Lists one folder of at most a thousand records."""
+        for name in reversed(self.store.folders(self.folder)):
+            numbers = [self.number(key) or 0 for key in keys(self.store, f"{self.folder}/{name}")]
+            if any(numbers):
+                return max(numbers)
+        return 0
+
+    def key(self, number: int) -> str:
+        """Where the record with a number lies."""
+        return f"{self.folder}/{number // 1000:05}/{number:08}.json"
+
+    def number(self, key: str) -> int | None:
+        """The number that a key gives to its record; None for what is no key of a record."""
+        match = _KEY.fullmatch(key.removeprefix(f"{self.folder}/"))
+        return int(match[2]) if match else None
+
+    def keys(self) -> list[str]:
+        """Keys of all records, in their order."""
+        return [key for key in keys(self.store, self.folder) if self.number(key) is not None]
+
+    def line(self, number: int) -> bytes:
+        """The bytes of one record; StoreError (`OBJECT_MISSING`)."""
+        return self._read(self.key(number))
+
+    def lines(self, wanted: Sequence[str]) -> list[bytes]:
+        """The bytes of many records, read side by side."""
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="audit") as pool:
+            return list(pool.map(self._read, wanted))
+
+    def _read(self, key: str) -> bytes:
+        with self.store.open(key) as stream:
+            return stream.read()
+
+
+def note(
+    store: Store,
+    database: str,
+    author: Author,
+    event: Event,
+    *,
+    ids: Mapping[str, str],
+    result: str,
+    details: Mapping[str, str | int | float] | None = None,
+) -> StoreError | None:
+    """Write a record about work that is done, from where it may be impossible: a proof by a role that only reads.
+
+    Returns the error in place of raising it; the caller tells it as a warning.
+    """
+    try:
+        AuditLog(store, database).append(author, event, ids, result, details)
+    except StoreError as error:
+        return error
+    return None
+
+
+def mirror(source: Store, other: Store, database: str) -> int:
+    """Bring the records of a store's own log that the copy in another store lacks, byte for byte; returns how many.
+
+    Whoever edits the log in one place does not reach the copy: what does not go on from it is not brought. Raises
+    StoreError (`AUDIT_DIFFERS`), and what the stores raise.
+    """
+    log, copy = AuditLog(source, database), AuditLog(other, database, copied=True)
+    there = copy.newest()  # first: the log may grow meanwhile
+    end = log.newest()
+    if there > end:
+        raise _differs(log, copy, end + 1)
+    previous = FIRST_PREVIOUS
+    if there:
+        line = _line_to_mirror(log, copy, there)
+        if line != copy.line(there):
+            raise _differs(log, copy, there)
+        previous = sha256(line)
+    for number in range(there + 1, end + 1):
+        line = _line_to_mirror(log, copy, number)
+        if decode(line, key=log.key(number)).previous != previous:
+            raise _differs(log, copy, number - 1)
+        try:
+            other.put_bytes(line, copy.key(number))
+        except StoreError as error:
+            if error.code != "OBJECT_EXISTS":
+                raise
+            if copy.line(number) != line:
+                raise _differs(log, copy, number) from None
+        previous = sha256(line)
+    return end - there
+
+
+def _line_to_mirror(log: AuditLog, copy: AuditLog, number: int) -> bytes:
+    try:
+        return log.line(number)
+    except StoreError as error:
+        if error.code == "OBJECT_MISSING":
+            raise _differs(log, copy, number) from None
+        raise
+
+
+def _differs(log: AuditLog, copy: AuditLog, number: int) -> StoreError:
+    return StoreError(
+        "AUDIT_DIFFERS",
+        f"The audit log in {log.store.describe()} is not the one of which {copy.store.describe()} has a copy,"
+        f" from record {number} on.",
+        "`gs-backup audit verify` shows what differs; docs/audit.md says what to do, also after a store was lost.",
+    )
+
+
+def _printable(text: str) -> str:
+    """Text that can be shown on a terminal and stored as UTF-8, whatever a user's or a role's name is made of."""
+    return "".join(character if character.isprintable() else "?" for character in text)
