@@ -8,9 +8,16 @@ import dagster as dg
 
 from gs_backup_assets.assets.common import ListenerFactory, StepLog
 from gs_backup_assets.assets.logical import build_backup_checksum, build_logical_backup, build_source
+from gs_backup_assets.assets.offsite import build_offsite_copy
 from gs_backup_assets.assets.proof import build_proof
 from gs_backup_assets.config import BackupConfig
-from gs_backup_assets.schedules import build_daily_job, build_daily_schedule
+from gs_backup_assets.resources import VaultResource
+from gs_backup_assets.schedules import (
+    build_daily_job,
+    build_daily_schedule,
+    build_read_back_job,
+    build_read_back_schedule,
+)
 from gs_backup_assets.sensors import build_sensors
 
 # Steps cross a network to the source and the store: errors that may pass by themselves are tried again.
@@ -34,10 +41,17 @@ def build_definitions(
                 build_backup_checksum(settings, days, listener, retry),
                 build_proof(settings, days, listener, retry),
             ]
+            if settings.stores.offsite is not None:
+                copy = build_offsite_copy(settings, days, listener, retry)
+                chain.insert(2, copy)
+                read_back = build_read_back_job(settings, days, copy)
+                jobs.append(read_back)
+                schedules.append(build_read_back_schedule(settings, read_back))
             job = build_daily_job(settings, days, chain)
             assets += [build_source(settings), *chain]
             jobs.append(job)
             schedules.append(build_daily_schedule(settings, job))
         check_keys = [key for asset in assets if isinstance(asset, dg.AssetsDefinition) for key in asset.check_keys]
         sensors = build_sensors(config, check_keys)
-        return dg.Definitions(assets=assets, jobs=jobs, schedules=schedules, sensors=sensors)
+        resources = {"vault": VaultResource()}
+        return dg.Definitions(assets=assets, jobs=jobs, schedules=schedules, sensors=sensors, resources=resources)

@@ -1,13 +1,16 @@
 """The daily job and its schedule: one run a day for the day on which it starts."""
 
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError
+from gs_backup_assets.recovery.offsite import due_for_reading_back
 from gs_backup_assets.recovery.take import partition_of, require_today
+from gs_backup_assets.vault.opening import open_store
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -50,6 +53,50 @@ def build_daily_schedule(settings: DatabaseSettings, job: "UnresolvedAssetJobDef
         return plan_run(settings, context.scheduled_execution_time, datetime.now(timezone.utc))
 
     return daily_backup_schedule
+
+
+def read_back_job_name(database: str) -> str:
+    """`<database>_offsite_read_back`."""
+    return f"{database}_offsite_read_back"
+
+
+def build_read_back_job(
+    settings: DatabaseSettings, days: dg.DailyPartitionsDefinition, copy: dg.AssetsDefinition
+) -> "UnresolvedAssetJobDefinition":
+    """Reads the copy of one day's backup back, byte for byte."""
+    return dg.define_asset_job(
+        read_back_job_name(settings.name),
+        selection=dg.AssetSelection.assets(copy),
+        partitions_def=days,
+        executor_def=dg.in_process_executor,
+        config={"ops": {copy.op.name: {"config": {"read_back": True}}}},
+        description=f"Reads every byte of an off-site copy of {settings.name} and compares it with the manifest.",
+        tags={"gs_backup/database": settings.name},
+    )
+
+
+def build_read_back_schedule(settings: DatabaseSettings, job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
+    """Asks every day for the copies whose turn it is, so that each is read back once in `read_back_days` days."""
+
+    @dg.schedule(
+        name=f"{settings.name}_offsite_read_back_schedule",
+        job=job,
+        cron_schedule=settings.stores.read_back_schedule,
+        execution_timezone=settings.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def offsite_read_back_schedule(
+        context: dg.ScheduleEvaluationContext,
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        today = partition_of(context.scheduled_execution_time, settings.zone)
+        offsite = Catalogue(open_store(settings, "offsite"), settings.name)
+        held = sorted({summary.partition for summary in offsite.summaries()})
+        due = due_for_reading_back(held, date.fromisoformat(today), settings.stores.read_back_days)
+        if not due:
+            return dg.SkipReason(f"Of {len(held)} days with a copy, none has its turn today.")
+        return [dg.RunRequest(partition_key=day, run_key=f"{settings.name}-read-back-{today}-{day}") for day in due]
+
+    return offsite_read_back_schedule
 
 
 def plan_run(settings: DatabaseSettings, scheduled: datetime, now: datetime) -> dg.RunRequest | dg.SkipReason:

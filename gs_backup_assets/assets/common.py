@@ -17,7 +17,9 @@ from gs_backup_assets.progress import Listener, Progress
 ListenerFactory = Callable[[dg.AssetExecutionContext], Listener]
 
 # Worth another try by themselves; anything else stays wrong until somebody does something.
-_TRANSIENT = frozenset({"SERVER_UNREACHABLE", "LOCK_TIMEOUT", "STORE_UNAVAILABLE", "BACKUP_RUNNING"})
+_TRANSIENT = frozenset(
+    {"SERVER_UNREACHABLE", "LOCK_TIMEOUT", "STORE_UNAVAILABLE", "TRANSFER_DAMAGED", "KEY_UNAVAILABLE", "BACKUP_RUNNING"}
+)
 _LOG_EVERY_SECONDS = 10.0
 
 

@@ -16,7 +16,8 @@ from gs_backup_assets.errors import ConfigError, ProofFailed
 from gs_backup_assets.postgres.connection import connect, query, server_facts, target_from_environment
 from gs_backup_assets.recovery.stored_bytes import CHECK, check_stored_bytes, write_sums
 from gs_backup_assets.recovery.take import take_backup
-from gs_backup_assets.vault.opening import open_store
+from gs_backup_assets.resources import VaultResource
+from gs_backup_assets.vault.store import Store
 
 
 def source_key(settings: DatabaseSettings) -> dg.AssetKey:
@@ -31,14 +32,15 @@ def checksum_key(settings: DatabaseSettings) -> dg.AssetKey:
     return dg.AssetKey([settings.name, "backup_checksum"])
 
 
-def backup_of_partition(settings: DatabaseSettings, partition: str) -> Entry:
-    """The newest backup of a day; ConfigError (`NO_BACKUP_IN_PARTITION`) when the day has none."""
-    entry = Catalogue(open_store(settings), settings.name).latest(partition)
+def backup_of_partition(settings: DatabaseSettings, store: Store, partition: str) -> Entry:
+    """The newest backup of a day in a store; ConfigError (`NO_BACKUP_IN_PARTITION`) when the day has none."""
+    entry = Catalogue(store, settings.name).latest(partition)
     if entry is None:
         raise ConfigError(
             "NO_BACKUP_IN_PARTITION",
-            f"There is no backup of {settings.name} for {partition}.",
-            "Backups are taken on their own day only; choose a day that `gs-backup list` shows.",
+            f"There is no backup of {settings.name} for {partition} in {store.describe()}.",
+            "Backups are taken on their own day only: choose a day that `gs-backup list` shows. To the off-site store "
+            "`offsite_copy` brings it.",
         )
     return entry
 
@@ -102,20 +104,21 @@ def build_logical_backup(
             "rights, the programs or the store do not allow a backup; the message has a code and says what to do."
         ),
     )
-    def logical_backup(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def logical_backup(context: dg.AssetExecutionContext, vault: VaultResource) -> dg.MaterializeResult:
         with step(context, listener) as progress:
             target = target_from_environment(settings.url_env)
-            manifest = take_backup(settings, target, open_store(settings), context.partition_key, progress)
-            Catalogue(open_store(settings), settings.name).sweep(datetime.now(timezone.utc))
+            store = vault.open(settings).primary
+            manifest = take_backup(settings, target, store, context.partition_key, progress)
+            Catalogue(store, settings.name).sweep(datetime.now(timezone.utc))
         for warning in manifest.warnings:
             context.log.warning(warning)
         for omission in manifest.omissions:
             context.log.warning(f"left out: {omission.kind} {omission.name}: {omission.reason}")
         context.log_event(_observation(settings, manifest))
-        entry = backup_of_partition(settings, context.partition_key)
+        entry = backup_of_partition(settings, store, context.partition_key)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(f"sha256:{entry.manifest_sha256}"),
-            metadata=_backup_metadata(settings, manifest),
+            metadata=_backup_metadata(store, manifest),
         )
 
     return logical_backup
@@ -132,16 +135,17 @@ def _observation(settings: DatabaseSettings, manifest: Manifest) -> dg.AssetObse
     return dg.AssetObservation(asset_key=source_key(settings), metadata=metadata)
 
 
-def _backup_metadata(settings: DatabaseSettings, manifest: Manifest) -> dict[str, Any]:
+def _backup_metadata(store: Store, manifest: Manifest) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         keys.BACKUP_ID: manifest.id,
-        keys.STORE: f"{open_store(settings).describe()}/{manifest.folder}",
+        keys.STORE: f"{store.describe()}/{manifest.folder}",
         keys.STORED_BYTES: manifest.stored_bytes,
         keys.SOURCE_BYTES: manifest.source.total_bytes,
         keys.COMPRESSION_RATIO: round(manifest.source.total_bytes / max(1, manifest.stored_bytes), 2),
         keys.ROWS: manifest.fingerprint.rows,
         keys.TABLES: len(manifest.fingerprint.tables),
         keys.FILES: len(manifest.files),
+        keys.ENCRYPTED: manifest.encryption is not None,
         keys.OMISSIONS: len(manifest.omissions),
         keys.WARNINGS: len(manifest.warnings),
         keys.SERVER_RELEASE: manifest.server.release,
@@ -184,10 +188,12 @@ def build_backup_checksum(
             "It fails when a file is missing, cut, longer or different: use another backup and find out who changed it."
         ),
     )
-    def backup_checksum(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    def backup_checksum(
+        context: dg.AssetExecutionContext, vault: VaultResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         with step(context, listener) as progress:
-            store = open_store(settings)
-            entry = backup_of_partition(settings, context.partition_key)
+            store = vault.open(settings).primary
+            entry = backup_of_partition(settings, store, context.partition_key)
             with progress.stage("checksum") as stage:
                 result = check_stored_bytes(store, entry, stage)
             if result.status is Status.PASSED:

@@ -9,13 +9,14 @@ import dagster as dg
 from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, check_result, failure, from_check, step
 from gs_backup_assets.assets.logical import backup_of_partition, checksum_key
+from gs_backup_assets.assets.offsite import offsite_key
 from gs_backup_assets.catalogue.proof import DECISIVE_CHECKS, ProofRecord, RuleOutcome
 from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import NotVerifiable, ProofFailed
 from gs_backup_assets.integrity.rules import load_rules
 from gs_backup_assets.recovery.proving import Proved, prove_and_record
-from gs_backup_assets.vault.opening import open_store
+from gs_backup_assets.resources import VaultResource
 
 _DESCRIPTIONS = {
     "stored_bytes_match": "The bytes that were fetched for the restore are those that the manifest names.",
@@ -66,12 +67,13 @@ def build_proof(
         specs=[
             dg.AssetSpec(
                 restored,
-                deps=[checksum_key(settings)],
+                deps=[offsite_key(settings) if settings.stores.offsite is not None else checksum_key(settings)],
                 kinds={"postgres", "pg_restore"},
                 owners=list(settings.owners),
                 freshness_policy=dg.FreshnessPolicy.time_window(fail_window=settings.alerts.stale_after),
                 description=(
-                    "The day's newest backup, restored from the store alone on a server of its own, and compared with "
+                    "The day's newest backup, restored from the store alone (from its **off-site copy** where there is "
+                    "one: that is what one would use) on a server of its own, and compared with "
                     "the fingerprint that was taken with it. **A green partition means: restored, and equal to the "
                     "source's snapshot.** It fails when anything differs, and is not verified when a check could not "
                     "run; the findings have codes and say what to do."
@@ -90,11 +92,15 @@ def build_proof(
             ),
         ],
     )
-    def proof(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    def proof(
+        context: dg.AssetExecutionContext, vault: VaultResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         with step(context, listener) as progress:
-            store = open_store(settings)
-            entry = backup_of_partition(settings, context.partition_key)
-            proved = prove_and_record(settings, store, entry, progress)
+            stores = vault.open(settings)
+            entry = backup_of_partition(settings, stores.store(), context.partition_key)
+            proved = prove_and_record(settings, stores, entry, progress)
+        for refusal in proved.not_kept:
+            context.log.warning(f"The proof is on record in the other store only. {refusal}")
         record = proved.record
         for check in record.checks:
             if check.name != "foreign_keys_hold":
@@ -129,6 +135,7 @@ def _restore_metadata(record: ProofRecord) -> dict[str, Any]:
     return {
         keys.BACKUP_ID: record.backup_id,
         keys.VERDICT: record.verdict.value,
+        keys.PROVED_COPY: record.store,
         keys.ROWS: sum(table.restored_rows or 0 for table in record.tables),
         keys.TABLES: len(record.tables),
         keys.RECOVERY_SECONDS: round(record.rto_seconds or 0.0, 3),

@@ -78,9 +78,9 @@ class TableOutcome(_Record):
 
 
 class ProofRecord(_Record):
-    """A finished proof. `manifest_sha256` ties it to the very manifest that was proved."""
+    """A finished proof. `manifest_sha256` ties it to the very manifest that was proved, `store` names the copy."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     backup_id: str
     database: str
     partition: str
@@ -90,6 +90,7 @@ class ProofRecord(_Record):
     software: str
     programs: str | None
     server: str | None
+    store: Literal["primary", "offsite"] = "primary"
     verdict: Verdict
     checks: tuple[CheckResult, ...]
     rules: tuple[RuleOutcome, ...]

@@ -12,20 +12,55 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gs_backup_assets.errors import ExitStatus
+from gs_backup_assets.errors import ConfigError, ExitStatus
 from gs_backup_assets.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from gs_backup_assets.config import DatabaseSettings
+    from gs_backup_assets.vault.opening import Which
 
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="The configuration file.", envvar="GS_BACKUP_CONFIG", show_default="backup.yaml"),
 ]
 DatabaseOption = Annotated[str | None, typer.Option("--database", help="Which database, when there are several.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="The store's address, a folder or s3://bucket/prefix?endpoint=...&region=...: no configuration is read.",
+    ),
+]
+FromOption = Annotated[
+    str | None,
+    typer.Option("--from", help="Which copy: primary or offsite.", show_default="offsite where there is one"),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output, progress on standard error.")
 ]
+
+
+def settings_of(config: Path | None, database: str | None, store: str | None = None) -> DatabaseSettings:
+    """The settings of one database: from the configuration, or from a store's address and nothing else.
+
+    Errors as for `load_config`; also ConfigError: `STORE_ADDRESS_INVALID`, `DATABASE_AMBIGUOUS`, `DATABASE_UNKNOWN`.
+    """
+    if store is None:
+        from gs_backup_assets.config import load_config
+
+        return load_config(config).database(database)
+    from gs_backup_assets.recovery.bare import settings_at
+
+    return settings_at(store, database)
+
+
+def chosen_copy(name: str | None) -> Which | None:
+    """What --from names; ConfigError (`FROM_INVALID`)."""
+    if name is None or name == "primary" or name == "offsite":
+        return name
+    raise ConfigError("FROM_INVALID", f"--from knows no {name!r}.", "Write --from primary or --from offsite.")
 
 
 def emit(document: dict[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:

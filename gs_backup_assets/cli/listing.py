@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gs_backup_assets.cli.common import ConfigOption, DatabaseOption, JsonOption, emit, human_age, human_bytes
+from gs_backup_assets.cli.common import (
+    ConfigOption,
+    DatabaseOption,
+    FromOption,
+    JsonOption,
+    StoreOption,
+    chosen_copy,
+    emit,
+    human_age,
+    human_bytes,
+    settings_of,
+)
 from gs_backup_assets.words import counted
 
 if TYPE_CHECKING:
@@ -15,6 +26,8 @@ if TYPE_CHECKING:
 
     from gs_backup_assets.catalogue.catalogue import Entry
     from gs_backup_assets.catalogue.proof import ProofRecord
+    from gs_backup_assets.catalogue.summary import Summary
+    from gs_backup_assets.catalogue.verdict import Verdict
 
 _STYLES = {"PROVEN": "bold green", "FAILED": "bold red", "NOT_VERIFIED": "bold yellow"}
 _SIGNS = {"passed": "[green]✔[/]", "failed": "[red]✘[/]", "not_verified": "[yellow]?[/]"}
@@ -22,47 +35,90 @@ _SIGNS = {"passed": "[green]✔[/]", "failed": "[red]✘[/]", "not_verified": "[
 BackupArgument = Annotated[str, typer.Argument(help="A backup id, a day such as 2026-11-22, or latest.")]
 
 
-def list_backups(config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False) -> None:
-    """List the backups in the store, newest first, with the verdict of each."""
+def list_backups(
+    copy: FromOption = None,
+    store: StoreOption = None,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the backups in the primary store, newest first, with the verdict of each, and whether it has a copy."""
     from gs_backup_assets.catalogue.catalogue import Catalogue
-    from gs_backup_assets.config import load_config
-    from gs_backup_assets.vault.opening import open_store
+    from gs_backup_assets.vault.opening import open_vault
 
-    settings = load_config(config).database(database)
-    entries = Catalogue(open_store(settings), settings.name).entries()
+    settings = settings_of(config, database, store)
+    vault = open_vault(settings)
+    which = chosen_copy(copy) or "primary"
+    summaries = Catalogue(vault.store(which), settings.name).summaries()
+    copies: set[str] | None = None
+    if which == "primary" and vault.offsite is not None:
+        copies = {summary.id for summary in Catalogue(vault.offsite, settings.name).summaries()}
 
     def show_table(console: Console) -> None:
         from rich.table import Table
 
-        if not entries:
-            console.print(
-                f"{open_store(settings).describe()} holds no backup of {settings.name}. `gs-backup run` takes one."
-            )
+        if not summaries:
+            where = vault.store(which).describe()
+            console.print(f"{where} holds no backup of {settings.name}. `gs-backup run` takes one.", markup=False)
             return
-        table = Table("backup", "day", "age", "stored", "database", "verdict", box=None, pad_edge=False)
+        headings = [
+            "backup",
+            "day",
+            "age",
+            "stored",
+            "database",
+            "verdict",
+            *(["off-site"] if copies is not None else []),
+        ]
+        table = Table(*headings, box=None, pad_edge=False)
         now = datetime.now(timezone.utc)
-        for entry in entries:
-            manifest = entry.manifest
-            stored = human_bytes(manifest.stored_bytes) if manifest else "?"
-            source = human_bytes(manifest.source.total_bytes) if manifest else "?"
-            age = human_age((now - entry.taken_at).total_seconds())
-            table.add_row(entry.id, entry.partition, age, stored, source, _verdict_text(entry))
+        for summary in summaries:
+            stored, source = (
+                "?" if size is None else human_bytes(size) for size in (summary.stored_bytes, summary.source_bytes)
+            )
+            age = human_age((now - summary.taken_at).total_seconds())
+            has_copy = [] if copies is None else ["yes" if summary.id in copies else "[yellow]no[/]"]
+            verdict = _verdict_text(summary.verdict, len(summary.broken_rules))
+            table.add_row(summary.id, summary.partition, age, stored, source, verdict, *has_copy)
         console.print(table)
 
-    emit({"database": settings.name, "backups": [entry_document(entry) for entry in entries]}, json, show_table)
+    backups = [_summary_document(summary, copies) for summary in summaries]
+    emit({"database": settings.name, "store": vault.store(which).describe(), "backups": backups}, json, show_table)
 
 
-def show(
-    backup: BackupArgument, config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False
+def show(  # noqa: PLR0917 - Typer makes its options of them
+    backup: BackupArgument,
+    copy: FromOption = None,
+    store: StoreOption = None,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Show one backup: what it is, what was proved about it, and what was not."""
     from gs_backup_assets.catalogue.catalogue import Catalogue
-    from gs_backup_assets.config import load_config
     from gs_backup_assets.vault.opening import open_store
 
-    settings = load_config(config).database(database)
-    entry = Catalogue(open_store(settings), settings.name).find(backup)
+    settings = settings_of(config, database, store)
+    entry = Catalogue(open_store(settings, chosen_copy(copy) or "primary"), settings.name).find(backup)
     emit(entry_document(entry, detailed=True), json, lambda console: show_entry(console, entry))
+
+
+def _summary_document(summary: Summary, copies: set[str] | None) -> dict[str, Any]:
+    return {
+        "id": summary.id,
+        "database": summary.database,
+        "partition": summary.partition,
+        "taken_at": summary.taken_at.isoformat(),
+        "verdict": summary.verdict.value,
+        "proved_at": summary.proved_at.isoformat() if summary.proved_at else None,
+        "stored_bytes": summary.stored_bytes,
+        "source_bytes": summary.source_bytes,
+        "damage": summary.damage,
+        "broken_rules": list(summary.broken_rules),
+        "held": summary.held,
+        "encryption_key": summary.key_id,
+        "offsite": None if copies is None else summary.id in copies,
+    }
 
 
 def entry_document(entry: Entry, *, detailed: bool = False) -> dict[str, Any]:
@@ -79,6 +135,8 @@ def entry_document(entry: Entry, *, detailed: bool = False) -> dict[str, Any]:
         "source_bytes": manifest.source.total_bytes if manifest else None,
         "damage": entry.damage.code if entry.damage else None,
         "broken_rules": [rule.id for rule in proof.broken_rules] if proof else [],
+        "held": entry.held,
+        "encryption_key": manifest.encryption.key_id if manifest and manifest.encryption else None,
     }
     if detailed:
         document["manifest"] = manifest.model_dump(mode="json", exclude={"schema_objects"}) if manifest else None
@@ -97,12 +155,16 @@ def show_entry(console: Console, entry: Entry) -> None:
         f" {human_bytes(manifest.source.total_bytes)} -> {human_bytes(manifest.stored_bytes)} stored,"
         f" {manifest.fingerprint.rows} rows in {len(manifest.fingerprint.tables)} tables"
     )
+    if manifest.encryption is not None:
+        console.print(f"encrypted with AES-256-GCM; the key when it was taken: {manifest.encryption.key_id}")
     for warning in manifest.warnings:
         console.print(f"[yellow]![/] {warning}")
     for omission in manifest.omissions:
         console.print(f"[yellow]![/] left out: {omission.name}: {omission.reason}", markup=False)
     if entry.proof is None:
-        console.print(f"\n{_verdict_text(entry)}: it was never restored. `gs-backup verify {entry.id}` does.")
+        console.print(
+            f"\n{_verdict_text(entry.verdict, 0)}: it was never restored. `gs-backup verify {entry.id}` does."
+        )
         return
     _show_proof(console, entry.proof, manifest.stages)
 
@@ -147,7 +209,7 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
         )
     style = _STYLES[proof.verdict.value]
     meaning = {
-        "PROVEN": "restored from the store alone, and equal to the source's snapshot",
+        "PROVEN": f"restored from the {proof.store} store alone, and equal to the source's snapshot",
         "FAILED": "this backup must not be relied on",
         "NOT_VERIFIED": "something could not be checked: this is not a pass",
     }[proof.verdict.value]
@@ -157,8 +219,6 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
         console.print(f"[bold red]BUT[/] broken in the data: {broken}: {proof.blame.value}")
 
 
-def _verdict_text(entry: Entry) -> str:
-    verdict = entry.verdict.value
-    text = f"[{_STYLES[verdict]}]{verdict.replace('_', ' ')}[/]"
-    broken = len(entry.proof.broken_rules) if entry.proof else 0
+def _verdict_text(verdict: Verdict, broken: int) -> str:
+    text = f"[{_STYLES[verdict.value]}]{verdict.value.replace('_', ' ')}[/]"
     return f"{text}, {broken} data rules broken" if broken else text

@@ -25,7 +25,19 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from gs_backup_assets.cli import demo, doctor, init, listing, restore, run, selftest, status, toolchain, verify
+    from gs_backup_assets.cli import (
+        copy,
+        demo,
+        doctor,
+        init,
+        listing,
+        restore,
+        run,
+        selftest,
+        status,
+        toolchain,
+        verify,
+    )
 
     app.command("demo")(demo.demo)
     app.add_typer(toolchain.app, name="toolchain")
@@ -35,6 +47,7 @@ def _register() -> None:
     app.command("list")(listing.list_backups)
     app.command("show")(listing.show)
     app.command("verify")(verify.verify)
+    app.command("copy")(copy.copy)
     app.command("restore")(restore.restore)
     app.command("status")(status.status)
     app.command("selftest")(selftest.selftest)

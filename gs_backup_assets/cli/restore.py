@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gs_backup_assets.cli.common import ConfigOption, DatabaseOption, JsonOption, emit, finish, terminal_progress
+from gs_backup_assets.cli.common import (
+    ConfigOption,
+    DatabaseOption,
+    FromOption,
+    JsonOption,
+    StoreOption,
+    chosen_copy,
+    emit,
+    finish,
+    settings_of,
+    terminal_progress,
+)
 from gs_backup_assets.cli.listing import BackupArgument
 from gs_backup_assets.errors import ExitStatus
 
@@ -52,21 +63,22 @@ def restore(  # noqa: PLR0917 - Typer makes its options of them
     into: IntoOption,
     replace: ReplaceOption = False,
     critical_first: CriticalOption = False,
+    copy: FromOption = None,
+    store: StoreOption = None,
     config: ConfigOption = None,
     database: DatabaseOption = None,
     json: JsonOption = False,
 ) -> None:
     """Restore a backup into a new database and compare it with its manifest. Needs no source and no Dagster."""
     from gs_backup_assets.catalogue.catalogue import Catalogue
-    from gs_backup_assets.config import load_config
     from gs_backup_assets.recovery.restore import restore_backup
-    from gs_backup_assets.vault.opening import open_store
+    from gs_backup_assets.vault.opening import open_vault
 
-    settings = load_config(config).database(database)
-    store = open_store(settings)
-    entry = Catalogue(store, settings.name).find(backup)
+    settings = settings_of(config, database, store)
+    source = open_vault(settings).store(chosen_copy(copy))
+    entry = Catalogue(source, settings.name).find(backup)
     outcome = restore_backup(
-        settings, store, entry, _target(into), terminal_progress(), replace=replace, critical_first=critical_first
+        settings, source, entry, _target(into), terminal_progress(), replace=replace, critical_first=critical_first
     )
 
     def show(console: Console) -> None:

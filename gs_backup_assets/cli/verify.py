@@ -4,31 +4,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gs_backup_assets.cli.common import ConfigOption, DatabaseOption, JsonOption, emit, finish, terminal_progress
+from gs_backup_assets.cli.common import (
+    ConfigOption,
+    DatabaseOption,
+    FromOption,
+    JsonOption,
+    StoreOption,
+    chosen_copy,
+    emit,
+    finish,
+    settings_of,
+    terminal_progress,
+)
 from gs_backup_assets.cli.listing import BackupArgument, entry_document, show_entry
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def verify(
-    backup: BackupArgument, config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False
+def verify(  # noqa: PLR0917 - Typer makes its options of them
+    backup: BackupArgument,
+    copy: FromOption = None,
+    store: StoreOption = None,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Fetch a backup, restore it on a server of its own, and compare it with its manifest. Needs no source database."""
-    from gs_backup_assets.catalogue.catalogue import Catalogue
-    from gs_backup_assets.config import load_config
-    from gs_backup_assets.recovery.proving import prove_and_record
-    from gs_backup_assets.vault.opening import open_store
+    from dataclasses import replace
 
-    settings = load_config(config).database(database)
-    store = open_store(settings)
-    catalogue = Catalogue(store, settings.name)
-    entry = catalogue.find(backup)
-    proved = prove_and_record(settings, store, entry, terminal_progress())
-    proven = catalogue.find(entry.id)
+    from gs_backup_assets.catalogue.catalogue import Catalogue
+    from gs_backup_assets.recovery.proving import prove_and_record
+    from gs_backup_assets.vault.opening import open_vault
+
+    settings = settings_of(config, database, store)
+    which = chosen_copy(copy)
+    vault = open_vault(settings)
+    entry = Catalogue(vault.store(which), settings.name).find(backup)
+    proved = prove_and_record(settings, vault, entry, terminal_progress(), which=which)
+    proven = replace(entry, proof=proved.record)
 
     def show(console: Console) -> None:
         show_entry(console, proven)
+        for refusal in proved.not_kept:
+            console.print(f"[yellow]![/] The proof is not on record in every store: {refusal}")
         console.print(f"\nReport: {proved.report_path}")
 
     emit({**entry_document(proven, detailed=True), "report": str(proved.report_path)}, json, show)

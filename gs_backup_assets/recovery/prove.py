@@ -44,6 +44,7 @@ from gs_backup_assets.recovery.stored_bytes import CHECK, fetch
 from gs_backup_assets.recovery.surroundings import properties_differ, roles_differ, views_differ
 from gs_backup_assets.recovery.take import jobs_of
 from gs_backup_assets.system.workspace import workspace
+from gs_backup_assets.vault.opening import Which
 from gs_backup_assets.vault.store import Store
 
 # Until the application can use the database: everything before the comparisons, which a real restore can do afterwards.
@@ -71,12 +72,13 @@ def prove(
     entry: Entry,
     progress: Progress,
     *,
+    which: Which = "primary",
     server: RestoreServer | None = None,
     docs: Path | None = None,
 ) -> ProofRecord:
     """Put one backup to the proof and return the record; the caller stores it.
 
-    `server` reuses a running server for many proofs; without it one is made and removed. `docs` is where Great
+    `which` names the store in the record. `server` reuses a running server for many proofs; without it one is made and removed. `docs` is where Great
     Expectations writes its Data Docs. What a backup can be blamed for is in the record, and so is what could not be
     verified; StoreError is raised when the store cannot be read at all.
     """
@@ -105,7 +107,7 @@ def prove(
                 _leave_open(found, rules, reason, code="SERVER_FAILED", hint=_SERVER_FAILED)
         else:
             _leave_open(found, rules, "the stored bytes are not those that were backed up", code="BYTES_DIFFER")
-    return _record(settings, entry, started, progress, found)
+    return _record(settings, entry, started, which=which, progress=progress, found=found)
 
 
 def _fetch(settings: DatabaseSettings, store: Store, entry: Entry, spool: Path, progress: Progress) -> CheckResult:
@@ -290,7 +292,13 @@ def _open_rule(rule: Rule, reason: str) -> RuleOutcome:
 
 
 def _record(
-    settings: DatabaseSettings, entry: Entry, started: datetime, progress: Progress, found: _Collected
+    settings: DatabaseSettings,
+    entry: Entry,
+    started: datetime,
+    *,
+    which: Which,
+    progress: Progress,
+    found: _Collected,
 ) -> ProofRecord:
     restored = found.checks["contents_equal"].status
     blame = {Status.PASSED: Blame.PRODUCTION, Status.FAILED: Blame.BACKUP}.get(restored, Blame.UNKNOWN)
@@ -310,6 +318,7 @@ def _record(
         software=gs_backup_assets.__version__,
         programs=str(found.server.toolchain.release) if found.server else None,
         server=found.server.label if found.server else None,
+        store=which,
         verdict=verdict_of(ordered),
         checks=(*ordered, *others),
         rules=found.rules,

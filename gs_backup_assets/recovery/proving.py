@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.manifest import NAME, backup_folder
 from gs_backup_assets.catalogue.proof import ProofRecord
 from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.errors import StoreError
 from gs_backup_assets.integrity.report import render
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.prove import prove
 from gs_backup_assets.recovery.servers import RestoreServer
-from gs_backup_assets.vault.store import Store
+from gs_backup_assets.vault.opening import Vault, Which
 
 
 @dataclass(frozen=True)
@@ -23,27 +25,54 @@ class Proved:
     record: ProofRecord
     report_path: Path
     docs_path: Path
+    not_kept: tuple[StoreError, ...]
 
 
 def prove_and_record(
-    settings: DatabaseSettings, store: Store, entry: Entry, progress: Progress, *, server: RestoreServer | None = None
+    settings: DatabaseSettings,
+    vault: Vault,
+    entry: Entry,
+    progress: Progress,
+    *,
+    which: Which | None = None,
+    server: RestoreServer | None = None,
 ) -> Proved:
     """Prove one backup, store record and report beside its manifest, and leave a copy of the report for people.
 
-    The reports folder holds the newest report and Data Docs of each day; the store holds every proof.
+    `which` chooses the copy that is proved: without, the off-site one where there is one. Every store that has the
+    backup gets the record; one that refuses (a prover may have no right but to read) is in `not_kept`, and raises its
+    StoreError only when no store has kept it. The reports folder holds the newest report and Data Docs of each day.
     """
+    which = which or vault.best
     folder = settings.reports_path / settings.name / entry.partition
     docs = folder / "data_docs"
     aside = folder / "data_docs.new"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    record = prove(settings, store, entry, progress, server=server, docs=aside)
+    record = prove(settings, vault.store(which), entry, progress, which=which, server=server, docs=aside)
     html = render(record, entry.manifest)
-    Catalogue(store, settings.name).add_proof(record, html)
+    not_kept = _keep(vault, settings.name, record, html)
     shutil.rmtree(docs, ignore_errors=True)
     aside.rename(docs)
     report = folder / "report.html"
     new = folder / "report.html.new"
     new.write_bytes(html)
     new.rename(report)
-    return Proved(record, report, docs)
+    return Proved(record, report, docs, not_kept)
+
+
+def _keep(vault: Vault, database: str, record: ProofRecord, html: bytes) -> tuple[StoreError, ...]:
+    """Store a proof wherever its backup is; returns the refusals."""
+    refusals: list[StoreError] = []
+    kept = False
+    folder = backup_folder(record.database, record.partition, record.backup_id)
+    for store in vault.named().values():
+        try:
+            if store.exists(f"{folder}/{NAME}"):
+                Catalogue(store, database).add_proof(record, html)
+                kept = True
+        except StoreError as error:
+            refusals.append(error)
+    if not kept and refusals:
+        raise refusals[0]
+    return tuple(refusals)

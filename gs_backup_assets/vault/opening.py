@@ -60,15 +60,20 @@ class Vault:
     offsite: Store | None
 
     def store(self, which: Which | None = None) -> Store:
-        """One of the stores; without a choice the one that one would restore from at the worst hour: off-site.
+        """One of the stores; without a choice the best one.
 
         ConfigError (`NO_OFFSITE_STORE`).
         """
-        if which == "primary" or (which is None and self.offsite is None):
+        if (which or self.best) == "primary":
             return self.primary
         if self.offsite is None:
             raise _no_offsite()
         return self.offsite
+
+    @property
+    def best(self) -> Which:
+        """Which store one would restore from at the worst hour."""
+        return "primary" if self.offsite is None else "offsite"
 
     def named(self) -> dict[Which, Store]:
         """The stores that there are, the primary one first."""

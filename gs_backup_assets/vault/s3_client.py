@@ -12,15 +12,20 @@ from gs_backup_assets.errors import ConfigError
 ATTEMPTS = 6
 
 
-def credentials(config: S3StoreConfig) -> dict[str, str | None]:
+def credentials(config: S3StoreConfig) -> tuple[str | None, str | None]:
     """The two keys that the configuration names by variables; none without, then boto3 looks for itself."""
     if config.access_key_env is None or config.secret_key_env is None:
-        return {"aws_access_key_id": None, "aws_secret_access_key": None}
+        return None, None
     names = (config.access_key_env, config.secret_key_env)
     for name in names:
         if not os.environ.get(name):
             raise ConfigError("CREDENTIALS_MISSING", f"The environment variable {name} is not set.", f"Set {name}.")
-    return {"aws_access_key_id": os.environ[names[0]], "aws_secret_access_key": os.environ[names[1]]}
+    return os.environ[names[0]], os.environ[names[1]]
+
+
+def region_of(config: S3StoreConfig) -> str | None:
+    """The configured region; servers other than Amazon's have none, but the signature needs one."""
+    return config.region or ("us-east-1" if config.endpoint is not None else None)
 
 
 def make_client(config: S3StoreConfig) -> Any:
@@ -35,13 +40,16 @@ def make_client(config: S3StoreConfig) -> Any:
         read_timeout=60,
         tcp_keepalive=True,
     )
+    access_key, secret_key = credentials(config)
     try:
         session = boto3.session.Session(profile_name=config.profile)
-        region = config.region or session.region_name
-        if region is None and config.endpoint is not None:
-            region = "us-east-1"  # other servers have no regions, but the signature needs one
         return session.client(
-            "s3", region_name=region, endpoint_url=config.endpoint, config=settings, **credentials(config)
+            "s3",
+            region_name=region_of(config),
+            endpoint_url=config.endpoint,
+            config=settings,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
         )
     except ProfileNotFound:
         raise ConfigError(

@@ -23,7 +23,7 @@ from gs_backup_assets.recovery.proving import prove_and_record
 from gs_backup_assets.recovery.restore import restore_backup
 from gs_backup_assets.recovery.stored_bytes import check_stored_bytes
 from gs_backup_assets.recovery.take import partition_of, take_backup
-from gs_backup_assets.vault.opening import open_store
+from gs_backup_assets.vault.opening import Vault, open_store
 
 
 def tell(line: str) -> None:
@@ -68,7 +68,7 @@ def main(what: str, folder: str, rules: str = "none") -> None:
             status = check_stored_bytes(store, entry, stage).status
         tell(status.value)
     elif what == "prove":
-        tell(prove_and_record(settings, store, entry, progress).record.verdict.value)
+        tell(prove_and_record(settings, Vault(store, None), entry, progress).record.verdict.value)
     else:
         into = target_from_environment("TEST_INTO_URL")
         tell(restore_backup(settings, store, entry, into, progress).verdict.value)

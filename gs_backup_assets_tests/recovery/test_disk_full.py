@@ -24,7 +24,7 @@ from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.proving import prove_and_record
 from gs_backup_assets.recovery.stored_bytes import check_stored_bytes
 from gs_backup_assets.recovery.take import take_backup
-from gs_backup_assets.vault.opening import open_store
+from gs_backup_assets.vault.opening import Vault, open_store
 from gs_backup_assets.vault.store import keys
 from gs_backup_assets_tests.chain import Chain, chain_in, execute
 from gs_backup_assets_tests.conftest import fresh_database
@@ -176,7 +176,7 @@ def test_a_proof_without_space_blames_nobody(
         disk.chmod(0o755)
         with spool_on(disk, monkeypatch):
             try:
-                record = prove_and_record(chain.settings, chain.store, chain.entry, Progress()).record
+                record = prove_and_record(chain.settings, Vault(chain.store, None), chain.entry, Progress()).record
             except ProgramError as error:
                 assert error.code == "NO_SPACE"
             else:
@@ -186,7 +186,7 @@ def test_a_proof_without_space_blames_nobody(
         assert list(disk.iterdir()) == []
         assert processes_with(str(disk)) == []
     assert chain.entry.verdict.value == "NOT_VERIFIED"
-    record = prove_and_record(chain.settings, chain.store, chain.entry, Progress()).record
+    record = prove_and_record(chain.settings, Vault(chain.store, None), chain.entry, Progress()).record
     assert record.verdict.value == "PROVEN"
 
 

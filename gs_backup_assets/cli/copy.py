@@ -1,0 +1,93 @@
+"""`gs-backup copy`: bring backups to the off-site store, and compare what is there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gs_backup_assets.cli.common import (
+    ConfigOption,
+    DatabaseOption,
+    JsonOption,
+    emit,
+    finish,
+    human_bytes,
+    terminal_progress,
+)
+from gs_backup_assets.errors import ExitStatus
+from gs_backup_assets.words import counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BackupsArgument = Annotated[
+    list[str] | None, typer.Argument(help="Backup ids, days, or latest.", show_default="all that are missing off-site")
+]
+ReadBackOption = Annotated[
+    bool, typer.Option("--read-back", help="Read every byte of the copies, instead of asking the store.")
+]
+
+
+def copy(
+    backups: BackupsArgument = None,
+    read_back: ReadBackOption = False,
+    config: ConfigOption = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring backups to the off-site store, the manifest last, and compare them there. Broken off, it goes on."""
+    from gs_backup_assets.catalogue.catalogue import Catalogue
+    from gs_backup_assets.config import load_config
+    from gs_backup_assets.recovery.offsite import copy_backup, mirror_beside, uncopied
+    from gs_backup_assets.recovery.offsite_check import compare_copy
+    from gs_backup_assets.vault.opening import open_vault
+
+    settings = load_config(config).database(database)
+    vault = open_vault(settings)
+    primary, offsite = vault.primary, vault.store("offsite")
+    catalogue = Catalogue(primary, settings.name)
+    wanted = backups or [summary.id for summary in reversed(uncopied(primary, offsite, settings.name))]
+    progress = terminal_progress()
+    results: list[dict[str, Any]] = []
+    for name in wanted:
+        entry = catalogue.find(name)
+        copied = copy_backup(primary, offsite, entry, progress)
+        with progress.stage("compare") as stage:
+            check = compare_copy(primary, offsite, entry, stage, read_back=read_back)
+        results.append(
+            {
+                "id": entry.id,
+                "partition": entry.partition,
+                "copied_files": copied.files,
+                "copied_bytes": copied.copied_bytes,
+                "present_files": copied.present,
+                "status": check.status.value,
+                "summary": check.summary,
+                "findings": [finding.model_dump() for finding in check.findings],
+            }
+        )
+    beside = mirror_beside(primary, offsite, settings.name)
+    document = {"database": settings.name, "store": offsite.describe(), "backups": results, "proofs_copied": beside}
+    emit(document, json, lambda console: _show(console, document))
+    good = all(result["status"] == "passed" for result in results)
+    finish(ExitStatus.GOOD if good else ExitStatus.FAILED)
+
+
+def _show(console: Console, document: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not document["backups"]:
+        console.print(f"Every backup of {document['database']} has its copy in {document['store']}.", markup=False)
+        return
+    table = Table("backup", "brought", "there before", "compared", box=None, pad_edge=False)
+    for result in document["backups"]:
+        sign = "[green]✔[/]" if result["status"] == "passed" else "[red]✘[/]"
+        brought = f"{counted(result['copied_files'], 'file')}, {human_bytes(result['copied_bytes'])}"
+        there = counted(result["present_files"], "file")
+        table.add_row(result["id"], brought, there, f"{sign} {escape(result['summary'])}")
+    console.print(table)
+    for result in document["backups"]:
+        for finding in result["findings"][:10]:
+            console.print(f"  [bold]{finding['code']}[/] {escape(finding['message'])} {escape(finding['hint'])}")
