@@ -58,8 +58,9 @@ def settings_of(config: Path | None, database: str | None, store: str | None = N
 
 def chosen_copy(name: str | None) -> Which | None:
     """What --from names; ConfigError (`FROM_INVALID`)."""
-    if name is None or name == "primary" or name == "offsite":
-        return name
+    choices: dict[str | None, Which | None] = {None: None, "primary": "primary", "offsite": "offsite"}
+    if name in choices:
+        return choices[name]
     raise ConfigError("FROM_INVALID", f"--from knows no {name!r}.", "Write --from primary or --from offsite.")
 
 

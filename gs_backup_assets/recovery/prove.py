@@ -78,9 +78,9 @@ def prove(
 ) -> ProofRecord:
     """Put one backup to the proof and return the record; the caller stores it.
 
-    `which` names the store in the record. `server` reuses a running server for many proofs; without it one is made and removed. `docs` is where Great
-    Expectations writes its Data Docs. What a backup can be blamed for is in the record, and so is what could not be
-    verified; StoreError is raised when the store cannot be read at all.
+    `which` names the store in the record. `server` reuses a running server for many proofs; without it one is made and
+    removed. `docs` is where Great Expectations writes its Data Docs. What a backup can be blamed for is in the record,
+    and so is what could not be verified; StoreError is raised when the store cannot be read at all.
     """
     import psycopg2
 
