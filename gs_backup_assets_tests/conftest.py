@@ -1,4 +1,4 @@
-"""Fixtures: real PostgreSQL servers, one per release and test session, and empty databases on them."""
+"""Fixtures: real servers, PostgreSQL's and S3's, for a test session, and empty databases and buckets on them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gs_backup_assets.postgres.cluster import Cluster, create_database, drop_dat
 from gs_backup_assets.postgres.connection import Target, connect
 from gs_backup_assets.postgres.release import Release
 from gs_backup_assets.postgres.toolchain import Toolchain, discover
+from gs_backup_assets_tests.s3_server import MotoServer, S3Server, credentials_in_environment, running
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: tests that interrupt them must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -63,6 +64,33 @@ def any_server(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     toolchain = toolchain_of(request.param)
     with running_cluster(toolchain, purpose=f"test{request.param}", settings=_SETTINGS) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session", autouse=True)
+def s3_credentials() -> Iterator[None]:
+    """Credentials of the tests' own S3 servers in the environment, and no others."""
+    with credentials_in_environment():
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_credentials: None) -> Iterator[S3Server]:
+    """SeaweedFS for the whole session; those who kill it start one of their own: `running(S3Server)`."""
+    with running(S3Server) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_server(s3_credentials: None) -> Iterator[MotoServer]:
+    """moto for the whole session: KMS, and what SeaweedFS lacks of S3."""
+    with running(MotoServer) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> str:
+    """A new, empty bucket on SeaweedFS."""
+    return s3_server.bucket()
 
 
 def release_of(cluster: Cluster) -> Release:
