@@ -1,4 +1,4 @@
-"""Problems made of the catalogue: a backup or a proof that is too old, or was never there."""
+"""Problems made of the catalogue: a backup, a proof or an off-site copy that is too old, or was never there."""
 
 from __future__ import annotations
 
@@ -7,48 +7,94 @@ from datetime import datetime
 from gs_backup_assets.alerts.message import Problem, duration_text, time_text
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.freshness import Kind, read_freshness
+from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.errors import StoreError
-from gs_backup_assets.vault.opening import open_store
+from gs_backup_assets.errors import BackupError
+from gs_backup_assets.vault.opening import Which, open_store
+
+_WORDS = {Kind.BACKUP: "backup", Kind.PROOF: "proven backup"}
 
 
 def stale_problems(settings: DatabaseSettings, now: datetime, link: str = "") -> tuple[Problem, ...]:
     """Problems of one database at `now`. A store that cannot be read is a problem too: nothing is known then."""
+    problems = _primary_problems(settings, now, link)
+    if settings.stores.offsite is not None:
+        problems += _offsite_problems(settings, now, link)
+    return tuple(problems)
+
+
+def _primary_problems(settings: DatabaseSettings, now: datetime, link: str) -> list[Problem]:
     name = settings.name
     try:
         freshness = read_freshness(Catalogue(open_store(settings), name), settings.alerts.stale_after)
-    except StoreError as error:
-        problem = Problem(
-            fingerprint=f"{name}:store",
-            title=f"{name}: the backup store cannot be read",
-            body=f"{error.code}: {error.message}",
-            hint=error.hint,
-            severity="critical",
-            link=link,
-        )
-        return (problem,)
-    problems = []
+    except BackupError as error:  # credentials that are not there are a problem as well
+        return [_unreadable(name, "primary", error, link)]
     proven = freshness.newest_proven
     last_good = f"Last proven backup: {proven.id}." if proven else "There is no proven backup at all."
-    limit = duration_text(settings.alerts.stale_after)
-    for kind in freshness.stale(now):
-        entry = freshness.newest if kind is Kind.BACKUP else proven
-        what = "backup" if kind is Kind.BACKUP else "proven backup"
-        if entry is None:
-            title, since = f"{name}: there is no {what}", None
-        else:
-            title = f"{name}: the last {what} is older than {limit}"
-            since = entry.taken_at + settings.alerts.stale_after
-        age = f"Taken {time_text(entry.taken_at)}. " if entry else ""
-        problems.append(
-            Problem(
-                fingerprint=f"{name}:stale-{kind.value}",
-                title=title,
-                body=f"{age}{last_good}",
-                hint="`gs-backup doctor` looks for the cause, `gs-backup run` takes and proves a backup now.",
-                severity="critical",
-                since=since,
-                link=link,
-            )
+    hint = "`gs-backup doctor` looks for the cause, `gs-backup run` takes and proves a backup now."
+    return [
+        _stale(
+            settings,
+            f"{name}:stale-{kind.value}",
+            _WORDS[kind],
+            freshness.newest if kind is Kind.BACKUP else proven,
+            note=last_good,
+            hint=hint,
+            link=link,
         )
-    return tuple(problems)
+        for kind in freshness.stale(now)
+    ]
+
+
+def _offsite_problems(settings: DatabaseSettings, now: datetime, link: str) -> list[Problem]:
+    name = settings.name
+    try:
+        catalogue = Catalogue(open_store(settings, "offsite"), name)
+        freshness = read_freshness(catalogue, settings.alerts.stale_after)
+    except BackupError as error:
+        return [_unreadable(name, "offsite", error, link)]
+    if Kind.BACKUP not in freshness.stale(now):
+        return []
+    note = "A loss of this place would lose what came after it."
+    hint = "`gs-backup doctor` looks at the off-site store, `gs-backup copy` brings what is missing."
+    words = "off-site copy"
+    return [_stale(settings, f"{name}:stale-offsite", words, freshness.newest, note=note, hint=hint, link=link)]
+
+
+def _stale(
+    settings: DatabaseSettings,
+    fingerprint: str,
+    what: str,
+    newest: Summary | None,
+    *,
+    note: str,
+    hint: str,
+    link: str,
+) -> Problem:
+    limit = settings.alerts.stale_after
+    if newest is None:
+        title, since, age = f"{settings.name}: there is no {what}", None, ""
+    else:
+        title = f"{settings.name}: the last {what} is older than {duration_text(limit)}"
+        since, age = newest.taken_at + limit, f"Taken {time_text(newest.taken_at)}. "
+    return Problem(
+        fingerprint=fingerprint,
+        title=title,
+        body=f"{age}{note}",
+        hint=hint,
+        severity="critical",
+        since=since,
+        link=link,
+    )
+
+
+def _unreadable(name: str, which: Which, error: BackupError, link: str) -> Problem:
+    store = "backup store" if which == "primary" else "off-site store"
+    return Problem(
+        fingerprint=f"{name}:store" if which == "primary" else f"{name}:offsite-store",
+        title=f"{name}: the {store} cannot be read",
+        body=f"{error.code}: {error.message}",
+        hint=error.hint,
+        severity="critical",
+        link=link,
+    )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 
 
@@ -21,8 +22,8 @@ class Kind(str, Enum):
 class Freshness:
     """The newest backup and the newest PROVEN backup, and how old they may be."""
 
-    newest: Entry | None
-    newest_proven: Entry | None
+    newest: Summary | None
+    newest_proven: Summary | None
     stale_after: timedelta
 
     def stale(self, now: datetime) -> tuple[Kind, ...]:
@@ -32,7 +33,7 @@ class Freshness:
 
 
 def read_freshness(catalogue: Catalogue, stale_after: timedelta) -> Freshness:
-    """Read as few manifests as possible: usually the newest backup is the newest proven one as well."""
-    newest = catalogue.latest()
-    proven = newest if newest is not None and newest.verdict is Verdict.PROVEN else catalogue.last_proven()
-    return Freshness(newest, proven, stale_after)
+    """What one listing and what is remembered of the backups say."""
+    summaries = catalogue.summaries()
+    proven = next((summary for summary in summaries if summary.verdict is Verdict.PROVEN), None)
+    return Freshness(summaries[0] if summaries else None, proven, stale_after)

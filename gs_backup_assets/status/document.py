@@ -8,11 +8,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from gs_backup_assets.alerts.staleness import stale_problems
-from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
 from gs_backup_assets.config_sections import DataClass
-from gs_backup_assets.errors import ExitStatus, StoreError
+from gs_backup_assets.errors import BackupError, ExitStatus
 from gs_backup_assets.vault.opening import open_store
 
 _MOST_BACKUPS = 10
@@ -94,16 +95,15 @@ def build_status(config: BackupConfig, now: datetime, database: str | None = Non
 def _database_status(settings: DatabaseSettings, now: datetime) -> DatabaseStatus:
     stale = stale_problems(settings, now)
     try:
-        entries = Catalogue(open_store(settings), settings.name).entries()
-    except StoreError:
+        entries = Catalogue(open_store(settings), settings.name).summaries()
+    except BackupError:
         entries = []  # that the store cannot be read is among the problems already
     proven = next((entry for entry in entries if entry.verdict is Verdict.PROVEN), None)
     problems = [f"{problem.title}. {problem.body}" for problem in stale]
     if entries and entries[0].verdict is Verdict.FAILED:
         problems.append(f"{settings.name}: the newest backup, {entries[0].id}, FAILED its proof.")
-    broken = proven.proof.broken_rules if proven and proven.proof else ()
-    if broken:
-        problems.append(f"{settings.name}: broken in production: {', '.join(rule.id for rule in broken)}.")
+    if proven and proven.broken_rules:
+        problems.append(f"{settings.name}: broken in production: {', '.join(proven.broken_rules)}.")
     summaries = tuple(_summary(entry, now) for entry in entries[:_MOST_BACKUPS])
     return DatabaseStatus(
         database=settings.name,
@@ -118,22 +118,22 @@ def _database_status(settings: DatabaseSettings, now: datetime) -> DatabaseStatu
     )
 
 
-def _summary(entry: Entry, now: datetime) -> BackupSummary:
+def _summary(entry: Summary, now: datetime) -> BackupSummary:
     return BackupSummary(
         name=entry.id,
-        size=entry.manifest.stored_bytes if entry.manifest else None,
+        size=entry.stored_bytes,
         created=entry.taken_at,
         age=int((now - entry.taken_at).total_seconds() * 1000),
         verdict=entry.verdict,
-        proved_at=entry.proof.finished_at if entry.proof else None,
-        broken_rules=len(entry.proof.broken_rules) if entry.proof else 0,
+        proved_at=entry.proved_at,
+        broken_rules=len(entry.broken_rules),
     )
 
 
-def _objective(name: str, targets: DataClass, proven: Entry | None, now: datetime) -> ClassObjective:
+def _objective(name: str, targets: DataClass, proven: Summary | None, now: datetime) -> ClassObjective:
     """What would be lost now is what came after the last proven backup."""
     rpo = (now - proven.taken_at).total_seconds() if proven else None
-    rto = proven.proof.rto_seconds if proven and proven.proof else None
+    rto = proven.rto_seconds if proven else None
     rpo_target, rto_target = targets.rpo.total_seconds(), targets.rto.total_seconds()
     return ClassObjective(
         name=name,

@@ -8,9 +8,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.freshness import Freshness, Kind, read_freshness
 from gs_backup_assets.catalogue.manifest import backup_id
+from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.catalogue.manifests import NOW, made_up, proof_of, put
@@ -19,9 +20,22 @@ LIMIT = timedelta(hours=25)
 SECOND = timedelta(seconds=1)
 
 
-def entry(age: timedelta) -> Entry:
+def entry(age: timedelta) -> Summary:
     taken = NOW - age
-    return Entry("shop", taken.date().isoformat(), backup_id(taken), made_up(taken), "", None, None)
+    return Summary(
+        database="shop",
+        partition=taken.date().isoformat(),
+        id=backup_id(taken),
+        manifest_sha256="",
+        damage=None,
+        stored_bytes=1,
+        source_bytes=1,
+        key_id=None,
+        verdict=Verdict.NOT_VERIFIED,
+        proved_at=None,
+        rto_seconds=None,
+        broken_rules=(),
+    )
 
 
 def test_never_having_been_run_is_stale() -> None:
