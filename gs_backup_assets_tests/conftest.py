@@ -14,6 +14,7 @@ from gs_backup_assets.postgres.cluster import Cluster, create_database, drop_dat
 from gs_backup_assets.postgres.connection import Target, connect
 from gs_backup_assets.postgres.release import Release
 from gs_backup_assets.postgres.toolchain import Toolchain, discover
+from gs_backup_assets_tests.faults import Proxy, proxy_before
 from gs_backup_assets_tests.s3_server import MotoServer, S3Server, credentials_in_environment, running
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: tests that interrupt them must not.
@@ -91,6 +92,13 @@ def moto_server(s3_credentials: None) -> Iterator[MotoServer]:
 def bucket(s3_server: S3Server) -> str:
     """A new, empty bucket on SeaweedFS."""
     return s3_server.bucket()
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server) -> Iterator[Proxy]:
+    """A proxy before SeaweedFS, which does whatever goes wrong: `s3_server.store(bucket, endpoint=proxy.endpoint)`."""
+    with proxy_before(s3_server.endpoint) as proxy:
+        yield proxy
 
 
 def release_of(cluster: Cluster) -> Release:
