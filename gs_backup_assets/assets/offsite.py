@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import dagster as dg
 
 from gs_backup_assets.assets import metadata as keys
-from gs_backup_assets.assets.common import ListenerFactory, failure, from_check, step
+from gs_backup_assets.assets.common import ListenerFactory, author, failure, from_check, step
 from gs_backup_assets.assets.logical import backup_of_partition, checksum_key
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ProofFailed
-from gs_backup_assets.recovery.offsite import copy_backup, mirror_beside, uncopied
+from gs_backup_assets.recovery.offsite import AUDIT_CHECK, copy_backup, mirror_beside, mirror_log, note_copy, uncopied
 from gs_backup_assets.recovery.offsite_check import CHECK, compare_copy
 from gs_backup_assets.resources import VaultResource
 
@@ -52,7 +52,13 @@ def build_offsite_copy(
                     "Every object of the copy has the size and SHA-256 that the manifest gives: by what the store "
                     "itself says of it, and from time to time by reading every byte back."
                 ),
-            )
+            ),
+            dg.AssetCheckSpec(
+                AUDIT_CHECK,
+                asset=key,
+                partitions_def=days,
+                description="The audit log goes on from its copy off-site: nobody changed what was copied before.",
+            ),
         ],
         description=(
             "The day's newest backup in the **off-site store**: what is missing there is brought, the manifest last, "
@@ -73,7 +79,12 @@ def build_offsite_copy(
                 result = compare_copy(primary, offsite, entry, stage, read_back=config.read_back)
             brought = mirror_beside(primary, offsite, settings.name)
             waiting = [summary.id for summary in uncopied(primary, offsite, settings.name)]
+            refusal = note_copy(stores, entry, copied, result, author(context))
+            mirrored = mirror_log(primary, offsite, settings.name)
+        if refusal is not None:
+            context.log.warning(f"The audit log could not be written. {refusal}")
         yield from_check(key, result, blocking=True)
+        yield from_check(key, mirrored, blocking=False)
         if result.status is not Status.PASSED:
             finding = result.findings[0]
             raise failure(ProofFailed(finding.code, finding.message, finding.hint))

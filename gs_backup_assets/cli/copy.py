@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,9 +38,10 @@ def copy(
     json: JsonOption = False,
 ) -> None:
     """Bring backups to the off-site store, the manifest last, and compare them there. Broken off, it goes on."""
+    from gs_backup_assets.catalogue.audit import Author
     from gs_backup_assets.catalogue.catalogue import Catalogue
     from gs_backup_assets.config import load_config
-    from gs_backup_assets.recovery.offsite import copy_backup, mirror_beside, uncopied
+    from gs_backup_assets.recovery.offsite import copy_backup, mirror_beside, mirror_log, note_copy, uncopied
     from gs_backup_assets.recovery.offsite_check import compare_copy
     from gs_backup_assets.vault.opening import open_vault
 
@@ -55,6 +57,9 @@ def copy(
         copied = copy_backup(primary, offsite, entry, progress)
         with progress.stage("compare") as stage:
             check = compare_copy(primary, offsite, entry, stage, read_back=read_back)
+        not_logged = note_copy(vault, entry, copied, check, Author.here("copy"))
+        if not_logged is not None:
+            sys.stderr.write(f"The audit log could not be written: {not_logged}\n")
         results.append(
             {
                 "id": entry.id,
@@ -68,9 +73,16 @@ def copy(
             }
         )
     beside = mirror_beside(primary, offsite, settings.name)
-    document = {"database": settings.name, "store": offsite.describe(), "backups": results, "proofs_copied": beside}
+    log = mirror_log(primary, offsite, settings.name)
+    document: dict[str, Any] = {
+        "database": settings.name,
+        "store": offsite.describe(),
+        "backups": results,
+        "proofs_copied": beside,
+        "audit_log": {"status": log.status.value, "summary": log.summary},
+    }
     emit(document, json, lambda console: _show(console, document))
-    good = all(result["status"] == "passed" for result in results)
+    good = all(result["status"] == "passed" for result in (*results, document["audit_log"]))
     finish(ExitStatus.GOOD if good else ExitStatus.FAILED)
 
 
@@ -78,6 +90,8 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    if document["audit_log"]["status"] != "passed":
+        console.print(f"[red]✘[/] {escape(document['audit_log']['summary'])}")
     if not document["backups"]:
         console.print(f"Every backup of {document['database']} has its copy in {document['store']}.", markup=False)
         return

@@ -9,16 +9,22 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
+from gs_backup_assets.catalogue.audit import Author, mirror, note
 from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
 from gs_backup_assets.catalogue.manifest import HOLD, KEYS, NAME, PROOFS, SUMS, StoredFile
 from gs_backup_assets.catalogue.summary import Summary
+from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
 from gs_backup_assets.errors import ProofFailed, StoreError
 from gs_backup_assets.progress import Progress, Stage
 from gs_backup_assets.recovery.storing import FILES_AT_A_TIME
 from gs_backup_assets.system.crew import GoOn, side_by_side
 from gs_backup_assets.vault.digests import Digests
+from gs_backup_assets.vault.opening import Vault
 from gs_backup_assets.vault.pipeline import Hashing
 from gs_backup_assets.vault.store import Store
+from gs_backup_assets.words import counted
+
+AUDIT_CHECK = "audit_log_continues"
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,34 @@ def mirror_beside(primary: Store, offsite: Store, database: str) -> int:
                 _copy_small(primary, offsite, f"{folder}/{path}")
                 brought += 1
     return brought
+
+
+def note_copy(vault: Vault, entry: Entry, copied: Copied, compared: CheckResult, by: Author) -> StoreError | None:
+    """Put a copy, and how it compared, on record; the error when no store took it."""
+    return note(
+        vault.primary,
+        entry.database,
+        by,
+        "copy",
+        ids={"backup": entry.id, "partition": entry.partition},
+        result=compared.status.value,
+        details={"files": copied.files, "copied_bytes": copied.copied_bytes},
+        otherwise=vault.offsite,
+    )
+
+
+def mirror_log(primary: Store, offsite: Store, database: str) -> CheckResult:
+    """Bring the audit log's new records to its copy off-site; FAILED when the log is no longer the one that it was."""
+    try:
+        brought = mirror(primary, offsite, database)
+    except StoreError as error:
+        if not error.code.startswith("AUDIT_"):
+            raise
+        finding = Finding(code=error.code, message=error.message, hint=error.hint)
+        return CheckResult(name=AUDIT_CHECK, status=Status.FAILED, summary=error.message, findings=(finding,))
+    metrics: dict[str, float | int] = {"audit_records_copied": brought}
+    words = f"{counted(brought, 'record')} brought, after those that were there"
+    return CheckResult(name=AUDIT_CHECK, status=Status.PASSED, summary=words, metrics=metrics)
 
 
 def uncopied(primary: Store, offsite: Store, database: str) -> list[Summary]:
@@ -142,9 +176,8 @@ def _copy_manifest(primary: Store, offsite: Store, entry: Entry) -> None:
 def _copy_small(primary: Store, offsite: Store, key: str) -> None:
     with primary.open(key) as stream:
         data = stream.read()
-    passing = key.endswith(f"/{HOLD}") or f"/{KEYS}/" in key
     with _unless_there():
-        offsite.put_bytes(data, key, locked=not passing)
+        offsite.put_bytes(data, key, locked=not key.endswith(f"/{HOLD}"))
 
 
 @contextmanager

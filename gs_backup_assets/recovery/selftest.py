@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -29,16 +30,18 @@ from gs_backup_assets.postgres.toolchain import choose, embedded_server
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.breakages import REDIGESTED, STORED, Breakage, Copy
 from gs_backup_assets.recovery.breakages_in_contents import FURNISHINGS, LATER, ROWS, SCHEMA
+from gs_backup_assets.recovery.breakages_in_vault import SOUND_LOOKS, VAULT, VaultBreakage
 from gs_backup_assets.recovery.prove import prove
 from gs_backup_assets.recovery.servers import RestoreServer, throwaway_server
 from gs_backup_assets.recovery.stored_bytes import write_sums
 from gs_backup_assets.recovery.take import partition_of, take_backup
+from gs_backup_assets.recovery.vault_bench import REFUSED, Examination, VaultBench, make_vault_bench
 from gs_backup_assets.sample.generate import load_sample
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.local import LocalStore
 
-BREAKAGES: tuple[Breakage, ...] = (*STORED, *REDIGESTED, *ROWS, *SCHEMA)
-REFUSED = "REFUSED"
+AnyBreakage = Breakage | VaultBreakage
+BREAKAGES: tuple[AnyBreakage, ...] = (*STORED, *REDIGESTED, *ROWS, *SCHEMA, *VAULT)
 _DATABASE = "studio"
 _SUPERUSER = "postgres"
 _SCALE = 0.05
@@ -90,7 +93,7 @@ class SelftestReport(_Record):
         return self.sound_copy_passed and self.caught == self.total
 
 
-def choose_breakages(names: Sequence[str]) -> tuple[Breakage, ...]:
+def choose_breakages(names: Sequence[str]) -> tuple[AnyBreakage, ...]:
     """The named breakages, or all without names. ConfigError (`BREAKAGE_UNKNOWN`)."""
     known = {breakage.name: breakage for breakage in BREAKAGES}
     unknown = [name for name in names if name not in known]
@@ -102,7 +105,7 @@ def choose_breakages(names: Sequence[str]) -> tuple[Breakage, ...]:
 
 
 def run_selftest(
-    breakages: Sequence[Breakage] = BREAKAGES,
+    breakages: Sequence[AnyBreakage] = BREAKAGES,
     *,
     progress: Progress | None = None,
     told: Callable[[BreakageOutcome], None] = lambda _outcome: None,
@@ -118,14 +121,16 @@ def run_selftest(
             bench = stack.enter_context(_bench())
         with progress.stage("sound copy"):
             sound, sound_codes = bench.examine(bench.copy())
+            if sound == Verdict.PROVEN.value:
+                sound, sound_codes = bench.vault.examine(bench.vault.copy(), SOUND_LOOKS)
         outcomes = []
         # The next copy is broken while the one before is proved: breaking and proving use different servers.
         pool = stack.enter_context(_breaking_ahead())
         waiting = [pool.submit(bench.broken, breakage) for breakage in breakages]
         for breakage, future in zip(breakages, waiting, strict=True):
-            copy, spent = future.result()
+            examine, spent = future.result()
             started = time.monotonic()
-            verdict, codes = bench.examine(copy)
+            verdict, codes = examine()
             outcome = _outcome(breakage, verdict, codes, spent + time.monotonic() - started)
             outcomes.append(outcome)
             told(outcome)
@@ -150,7 +155,7 @@ def _breaking_ahead() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _outcome(breakage: Breakage, verdict: str, codes: tuple[str, ...], seconds: float) -> BreakageOutcome:
+def _outcome(breakage: AnyBreakage, verdict: str, codes: tuple[str, ...], seconds: float) -> BreakageOutcome:
     return BreakageOutcome(
         name=breakage.name,
         title=breakage.title,
@@ -173,6 +178,7 @@ class _Bench:
     older: Manifest
     newer: Manifest
     server: RestoreServer
+    vault: VaultBench
 
     def copy(self) -> Copy:
         """Copies of both backups in a store of their own; hard links, since what is broken is replaced."""
@@ -186,14 +192,16 @@ class _Bench:
             dump_changed=self.dump_changed,
         )
 
-    def broken(self, breakage: Breakage) -> tuple[Copy, float]:
-        """A broken copy, and the seconds that it took."""
+    def broken(self, breakage: AnyBreakage) -> tuple[Callable[[], Examination], float]:
+        """Breaks a copy; returns what examines it, and the seconds that it took."""
+        if isinstance(breakage, VaultBreakage):
+            return self.vault.broken(breakage)
         started = time.monotonic()
         copy = self.copy()
         breakage.apply(copy)
-        return copy, time.monotonic() - started
+        return partial(self.examine, copy), time.monotonic() - started
 
-    def examine(self, copy: Copy) -> tuple[str, tuple[str, ...]]:
+    def examine(self, copy: Copy) -> Examination:
         """Prove the copy's newer backup as `gs-backup verify` does, and remove the copy; returns verdict and codes."""
         store = LocalStore(copy.root)
         try:
@@ -205,7 +213,7 @@ class _Bench:
             self._forget_roles()
             shutil.rmtree(copy.root.parent)
 
-    def _prove(self, store: LocalStore, entry: Entry) -> tuple[str, tuple[str, ...]]:
+    def _prove(self, store: LocalStore, entry: Entry) -> Examination:
         record = prove(self.settings, store, entry, Progress(), server=self.server)
         for status in (Status.FAILED, Status.NOT_VERIFIED):
             codes = [f.code for check in record.checks if check.status is status for f in check.findings]
@@ -230,7 +238,7 @@ class _Bench:
                     for statement in statements:
                         cursor.execute(statement)
                 store = LocalStore(self.folder / name)
-                return store.root / _take(self.settings, self.source, store, name).folder
+                return store.root / _take(self.settings, store, source=self.source, database=name).folder
             finally:
                 drop_database(connection, name)
 
@@ -253,15 +261,16 @@ def _bench() -> Iterator[_Bench]:
         with connect(source.target()) as connection:
             create_database(connection, _DATABASE)
         _change_source(source, FURNISHINGS, sample=True)
-        older = _take(settings, source, store, _DATABASE)
+        older = _take(settings, store, source=source, database=_DATABASE)
         _change_source(source, LATER)
         time.sleep(1.0)  # ids name seconds
-        newer = _take(settings, source, store, _DATABASE)
+        newer = _take(settings, store, source=source, database=_DATABASE)
         for entry in Catalogue(store, _DATABASE).entries():
             write_sums(store, entry)
+        vault = make_vault_bench(folder / "vault", settings, partial(_take, source=source, database=_DATABASE))
         programs = choose(newer.dump.release, needs_server=True)
         server = stack.enter_context(throwaway_server(programs, newer.source.bootstrap_role))
-        yield _Bench(folder, settings, source, store, older, newer, server)
+        yield _Bench(folder, settings, source, store, older, newer, server, vault)
 
 
 def _change_source(source: Cluster, statements: Sequence[str], *, sample: bool = False) -> None:
@@ -273,6 +282,6 @@ def _change_source(source: Cluster, statements: Sequence[str], *, sample: bool =
                 cursor.execute(statement)
 
 
-def _take(settings: DatabaseSettings, source: Cluster, store: LocalStore, database: str) -> Manifest:
+def _take(settings: DatabaseSettings, store: LocalStore, *, source: Cluster, database: str) -> Manifest:
     partition = partition_of(datetime.now(timezone.utc), settings.zone)
     return take_backup(settings, source.target(database), store, partition, Progress())

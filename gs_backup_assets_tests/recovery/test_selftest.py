@@ -14,7 +14,7 @@ from gs_backup_assets.recovery import selftest as tested
 from gs_backup_assets.recovery.breakages import Breakage, Copy
 from gs_backup_assets.recovery.selftest import BREAKAGES, SelftestReport, choose_breakages, run_selftest
 
-AT_LEAST = 80
+AT_LEAST = 100
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,14 @@ def test_the_sound_copy_passes(report: SelftestReport) -> None:
 def test_the_findings_that_matter_are_all_met(report: SelftestReport) -> None:
     expected = {
         "ARCHIVE_DAMAGED",
+        "AUDIT_EDITED",
+        "AUDIT_GAP",
+        "DATA_KEY_MISSING",
+        "ENVELOPE_DAMAGED",
+        "ENVELOPE_MISPLACED",
+        "KEY_WRONG",
+        "OFFSITE_DIFFERS",
+        "OFFSITE_MISSING",
         "BACKUP_NOT_FOUND",
         "CONTENTS_DIFFER",
         "FILE_DIFFERS",
