@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from gs_backup_assets.assets import metadata as keys
+from gs_backup_assets.catalogue.audit import Author
 from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.progress import Listener, Progress
@@ -42,6 +43,11 @@ class StepLog:
 
     def stage_ended(self, stage: str, seconds: float, ok: bool) -> None:
         self._log.info(f"{stage}: {'done' if ok else 'ended without success'} after {seconds:.2f} s")
+
+
+def author(context: dg.AssetExecutionContext) -> Author:
+    """Who acts in a step, for the audit log."""
+    return Author.here(f"dagster run {context.run_id[:8]}")
 
 
 @contextmanager

@@ -7,12 +7,13 @@ from typing import Any
 import dagster as dg
 
 from gs_backup_assets.assets import metadata as keys
-from gs_backup_assets.assets.common import ListenerFactory, failure, from_check, step
+from gs_backup_assets.assets.common import ListenerFactory, author, failure, from_check, step
+from gs_backup_assets.catalogue.audit import Author, failure_noted, note
 from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
 from gs_backup_assets.catalogue.manifest import Manifest
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.errors import ConfigError, ProofFailed
+from gs_backup_assets.errors import ConfigError, ProofFailed, StoreError
 from gs_backup_assets.postgres.connection import connect, query, server_facts, target_from_environment
 from gs_backup_assets.recovery.stored_bytes import CHECK, check_stored_bytes, write_sums
 from gs_backup_assets.recovery.take import take_backup
@@ -108,8 +109,15 @@ def build_logical_backup(
         with step(context, listener) as progress:
             target = target_from_environment(settings.url_env)
             store = vault.open(settings).primary
-            manifest = take_backup(settings, target, store, context.partition_key, progress)
-            Catalogue(store, settings.name).sweep(datetime.now(timezone.utc))
+            by = author(context)
+            day = {"partition": context.partition_key}
+            with failure_noted(store, settings.name, by, "backup", ids=day):
+                manifest = take_backup(settings, target, store, context.partition_key, progress)
+            unwritten = [_note_backup(store, manifest, by)]
+            for folder in Catalogue(store, settings.name).sweep(datetime.now(timezone.utc)):
+                unwritten.append(note(store, settings.name, by, "sweep", ids={"folder": folder}, result="removed"))
+        for refusal in filter(None, unwritten):
+            context.log.warning(f"The audit log could not be written. {refusal}")
         for warning in manifest.warnings:
             context.log.warning(warning)
         for omission in manifest.omissions:
@@ -122,6 +130,18 @@ def build_logical_backup(
         )
 
     return logical_backup
+
+
+def _note_backup(store: Store, manifest: Manifest, by: Author) -> StoreError | None:
+    return note(
+        store,
+        manifest.database,
+        by,
+        "backup",
+        ids={"backup": manifest.id, "partition": manifest.partition},
+        result="stored",
+        details={"files": len(manifest.files), "stored_bytes": manifest.stored_bytes},
+    )
 
 
 def _observation(settings: DatabaseSettings, manifest: Manifest) -> dg.AssetObservation:

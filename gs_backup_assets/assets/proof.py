@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from gs_backup_assets.assets import metadata as keys
-from gs_backup_assets.assets.common import ListenerFactory, check_result, failure, from_check, step
+from gs_backup_assets.assets.common import ListenerFactory, author, check_result, failure, from_check, step
 from gs_backup_assets.assets.logical import backup_of_partition, checksum_key
 from gs_backup_assets.assets.offsite import offsite_key
 from gs_backup_assets.catalogue.proof import DECISIVE_CHECKS, ProofRecord, RuleOutcome
@@ -98,9 +98,11 @@ def build_proof(
         with step(context, listener) as progress:
             stores = vault.open(settings)
             entry = backup_of_partition(settings, stores.store(), context.partition_key)
-            proved = prove_and_record(settings, stores, entry, progress)
+            proved = prove_and_record(settings, stores, entry, progress, by=author(context))
         for refusal in proved.not_kept:
             context.log.warning(f"The proof is on record in the other store only. {refusal}")
+        if proved.not_logged is not None:
+            context.log.warning(f"The audit log could not be written. {proved.not_logged}")
         record = proved.record
         for check in record.checks:
             if check.name != "foreign_keys_hold":

@@ -9,15 +9,16 @@ import pwd
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
-from gs_backup_assets.errors import StoreError
+from gs_backup_assets.errors import BackupError, ConfigError, StoreError
 from gs_backup_assets.vault.store import Store, keys
 
 ACTOR_VARIABLE = "GS_BACKUP_ACTOR"
@@ -84,14 +85,16 @@ def encode(record: AuditRecord) -> bytes:
 
 
 def decode(data: bytes, *, key: str) -> AuditRecord:
-    """Read a line; StoreError (`AUDIT_DAMAGED`) when it is no record, or not written as records are."""
+    """Read a line. StoreError: `AUDIT_DAMAGED` for what is no record, `AUDIT_EDITED` for one written in another way."""
+    hint = "Run `gs-backup audit verify`."
     try:
         record = AuditRecord.model_validate_json(data)
-        if encode(record) == data:
-            return record
-    except ValidationError:
-        pass
-    raise StoreError("AUDIT_DAMAGED", f"{key} is not a record of the audit log.", "Run `gs-backup audit verify`.")
+        canonical = encode(record)
+    except (ValidationError, OverflowError):  # a time so near the end of the calendar that its UTC is beyond it
+        raise StoreError("AUDIT_DAMAGED", f"{key} is not a record of the audit log.", hint) from None
+    if canonical != data:
+        raise StoreError("AUDIT_EDITED", f"{key} is not written as records of the audit log are.", hint)
+    return record
 
 
 def sha256(line: bytes) -> str:
@@ -155,8 +158,8 @@ class AuditLog:
         )
 
     def records(self) -> list[AuditRecord]:
-        """All records in their order; StoreError (`AUDIT_DAMAGED`)."""
-        found = self.keys()
+        """All records in their order; StoreError (`AUDIT_DAMAGED`, `AUDIT_EDITED`)."""
+        found = self.stored_keys()
         return [decode(line, key=key) for key, line in zip(found, self.lines(found), strict=True)]
 
     def newest(self) -> int:
@@ -176,7 +179,7 @@ class AuditLog:
         match = _KEY.fullmatch(key.removeprefix(f"{self.folder}/"))
         return int(match[2]) if match else None
 
-    def keys(self) -> list[str]:
+    def stored_keys(self) -> list[str]:
         """Keys of all records, in their order."""
         return [key for key in keys(self.store, self.folder) if self.number(key) is not None]
 
@@ -203,16 +206,50 @@ def note(
     ids: Mapping[str, str],
     result: str,
     details: Mapping[str, str | int | float] | None = None,
+    otherwise: Store | None = None,
 ) -> StoreError | None:
     """Write a record about work that is done, from where it may be impossible: a proof by a role that only reads.
 
-    Returns the error in place of raising it; the caller tells it as a warning.
+    Where the store refuses, or has nothing of the database, the log of the store `otherwise` gets the record. Returns
+    the error in place of raising it when no store took it; the caller tells it as a warning.
     """
+    refusal: StoreError | None = None
     try:
-        AuditLog(store, database).append(author, event, ids, result, details)
+        # A store that is lost, or a disk that is not mounted, must not get the beginning of another log.
+        if otherwise is None or store.folders(database):
+            AuditLog(store, database).append(author, event, ids, result, details)
+            return None
     except StoreError as error:
-        return error
-    return None
+        refusal = error
+    try:
+        if otherwise is not None:
+            AuditLog(otherwise, database).append(author, event, ids, result, details)
+            return None
+    except StoreError as error:
+        refusal = refusal or error
+    return refusal
+
+
+@contextmanager
+def failure_noted(
+    store: Store,
+    database: str,
+    author: Author,
+    event: Event,
+    *,
+    ids: Mapping[str, str],
+    otherwise: Store | None = None,
+) -> Iterator[None]:
+    """Write a record when the work inside breaks off, the error's code as its result. A ConfigError began nothing."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except BaseException as error:
+        # What went wrong first is told; that the log could not be written either would only hide it.
+        code = error.code if isinstance(error, BackupError) else type(error).__name__
+        note(store, database, author, event, ids=ids, result=code, otherwise=otherwise)
+        raise
 
 
 def mirror(source: Store, other: Store, database: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -70,6 +70,11 @@ def parse_id(backup_id: str) -> datetime:
     return datetime.strptime(backup_id, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
 
 
+def proof_id(record: ProofRecord) -> str:
+    """What a proof's objects are called: the moment at which it ended."""
+    return f"{record.finished_at:%Y%m%dT%H%M%S%fZ}"
+
+
 def _is_id(name: str) -> bool:
     """Whether a folder's name is a backup id, and names a moment that there is."""
     try:
@@ -121,9 +126,12 @@ class Catalogue:
         with ThreadPoolExecutor(_READERS, thread_name_prefix="catalogue") as pool:
             return list(pool.map(self._load, self._finished()))
 
-    def summaries(self) -> list[Summary]:
-        """What every finished backup comes to, newest first; far quicker than `entries`."""
-        finished = self._finished()
+    def summaries(self, listing: Iterable[Listed] | None = None) -> list[Summary]:
+        """What every finished backup comes to, newest first; far quicker than `entries`.
+
+        `listing` holds the objects of the database where the caller has listed them already.
+        """
+        finished = self._finished(listing=listing)
         with remembered(self.store.describe(), self.database) as memory:
             fresh = [found for found in finished if memory.recall(found.id, found.tag) is None]
             with ThreadPoolExecutor(_READERS, thread_name_prefix="catalogue") as pool:
@@ -136,6 +144,11 @@ class Catalogue:
         """The newest finished backup (of one partition), or None; reads no other manifest."""
         newest = next(iter(self._finished(partition)), None)
         return None if newest is None else self._load(newest)
+
+    def entry(self, partition: str, backup_id: str) -> Entry | None:
+        """One backup, read anew from its folder; None when it is not there."""
+        found = next((one for one in self._finished(partition) if one.id == backup_id), None)
+        return None if found is None else self._load(found)
 
     def find(self, wanted: str) -> Entry:
         """A backup by id, by partition (its newest), or `latest`. ConfigError (`BACKUP_NOT_FOUND`)."""
@@ -156,7 +169,7 @@ class Catalogue:
     def add_proof(self, record: ProofRecord, report_html: bytes) -> str:
         """Store a proof and its report beside the manifest; returns the report's key. The record is written last."""
         folder = backup_folder(record.database, record.partition, record.backup_id)
-        stem = f"{folder}/{PROOFS}/{record.finished_at:%Y%m%dT%H%M%S%fZ}"
+        stem = f"{folder}/{PROOFS}/{proof_id(record)}"
         self.store.put_bytes(report_html, f"{stem}.html")
         self.store.put_bytes(proofs.encode(record), f"{stem}.json")
         return f"{stem}.html"
@@ -176,17 +189,19 @@ class Catalogue:
         self.store.sweep_uploads(self.database, now - UNFINISHED_AFTER)
         return swept
 
-    def _finished(self, partition: str | None = None) -> list[_Found]:
+    def _finished(self, partition: str | None = None, listing: Iterable[Listed] | None = None) -> list[_Found]:
         """Finished backups, newest first."""
-        found = [one for one in self._survey(partition, skip=_BULK) if one.finished]
+        found = [one for one in self._survey(partition, skip=_BULK, listing=listing) if one.finished]
         return sorted(found, key=lambda one: (one.id, one.partition), reverse=True)
 
-    def _survey(self, partition: str | None, *, skip: tuple[str, ...]) -> Iterator[_Found]:
+    def _survey(
+        self, partition: str | None, *, skip: tuple[str, ...], listing: Iterable[Listed] | None = None
+    ) -> Iterator[_Found]:
         """Every folder that has a backup's id, from one listing."""
         top = f"{self.database}/logical"
         prefix = f"{top}/{partition}" if partition else top
         folders: dict[tuple[str, str], dict[str, Listed]] = {}
-        for listed in self.store.objects(prefix, skip=skip):
+        for listed in self.store.objects(prefix, skip=skip) if listing is None else listing:
             parts = listed.key.removeprefix(f"{top}/").split("/", 2)
             if len(parts) == 3 and _is_id(parts[1]):
                 folders.setdefault((parts[0], parts[1]), {})[parts[2]] = listed

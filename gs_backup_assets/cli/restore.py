@@ -70,15 +70,32 @@ def restore(  # noqa: PLR0917 - Typer makes its options of them
     json: JsonOption = False,
 ) -> None:
     """Restore a backup into a new database and compare it with its manifest. Needs no source and no Dagster."""
+    from gs_backup_assets.catalogue.audit import Author, failure_noted, note
     from gs_backup_assets.catalogue.catalogue import Catalogue
     from gs_backup_assets.recovery.restore import restore_backup
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database, store)
-    source = open_vault(settings).store(chosen_copy(copy))
+    vault = open_vault(settings)
+    which = chosen_copy(copy) or vault.best
+    source = vault.store(which)
     entry = Catalogue(source, settings.name).find(backup)
-    outcome = restore_backup(
-        settings, source, entry, _target(into), terminal_progress(), replace=replace, critical_first=critical_first
+    target = _target(into)
+    by = Author.here("restore")
+    ids = {"backup": entry.id, "partition": entry.partition, "into": target.database}
+    with failure_noted(vault.primary, settings.name, by, "restore", ids=ids, otherwise=vault.offsite):
+        outcome = restore_backup(
+            settings, source, entry, target, terminal_progress(), replace=replace, critical_first=critical_first
+        )
+    not_logged = note(
+        vault.primary,
+        settings.name,
+        by,
+        "restore",
+        ids={**ids, "into": outcome.database, **({"replaced": outcome.replaced} if outcome.replaced else {})},
+        result=outcome.verdict.value,
+        details={"store": which, "seconds": round(outcome.full_seconds, 3)},
+        otherwise=vault.offsite,
     )
 
     def show(console: Console) -> None:
@@ -102,6 +119,8 @@ def restore(  # noqa: PLR0917 - Typer makes its options of them
         if outcome.half_restored:
             names = escape(", ".join(outcome.half_restored))
             console.print(f"[yellow]![/] Left by restores that were killed, or still at work: {names}.")
+        if not_logged is not None:
+            console.print(f"[yellow]![/] The audit log could not be written: {escape(str(not_logged))}")
         console.print(f"[bold]{outcome.verdict.value}[/]")
 
     emit(outcome.model_dump(mode="json"), json, show)

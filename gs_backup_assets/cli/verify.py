@@ -33,6 +33,7 @@ def verify(  # noqa: PLR0917 - Typer makes its options of them
     """Fetch a backup, restore it on a server of its own, and compare it with its manifest. Needs no source database."""
     from dataclasses import replace
 
+    from gs_backup_assets.catalogue.audit import Author
     from gs_backup_assets.catalogue.catalogue import Catalogue
     from gs_backup_assets.recovery.proving import prove_and_record
     from gs_backup_assets.vault.opening import open_vault
@@ -41,13 +42,17 @@ def verify(  # noqa: PLR0917 - Typer makes its options of them
     which = chosen_copy(copy)
     vault = open_vault(settings)
     entry = Catalogue(vault.store(which), settings.name).find(backup)
-    proved = prove_and_record(settings, vault, entry, terminal_progress(), which=which)
+    proved = prove_and_record(settings, vault, entry, terminal_progress(), by=Author.here("verify"), which=which)
     proven = replace(entry, proof=proved.record)
 
     def show(console: Console) -> None:
+        from rich.markup import escape
+
         show_entry(console, proven)
         for refusal in proved.not_kept:
             console.print(f"[yellow]![/] The proof is not on record in every store: {refusal}")
+        if proved.not_logged is not None:
+            console.print(f"[yellow]![/] The audit log could not be written: {escape(str(proved.not_logged))}")
         console.print(f"\nReport: {proved.report_path}")
 
     emit({**entry_document(proven, detailed=True), "report": str(proved.report_path)}, json, show)

@@ -6,15 +6,18 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.audit import Author, failure_noted, note
+from gs_backup_assets.catalogue.catalogue import Catalogue, Entry, proof_id
 from gs_backup_assets.catalogue.manifest import NAME, backup_folder
 from gs_backup_assets.catalogue.proof import ProofRecord
+from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.errors import StoreError
+from gs_backup_assets.errors import NotVerifiable, StoreError
 from gs_backup_assets.integrity.report import render
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.prove import prove
 from gs_backup_assets.recovery.servers import RestoreServer
+from gs_backup_assets.recovery.stored_bytes import CHECK
 from gs_backup_assets.vault.opening import Vault, Which
 
 
@@ -26,6 +29,7 @@ class Proved:
     report_path: Path
     docs_path: Path
     not_kept: tuple[StoreError, ...]
+    not_logged: StoreError | None
 
 
 def prove_and_record(
@@ -34,6 +38,7 @@ def prove_and_record(
     entry: Entry,
     progress: Progress,
     *,
+    by: Author,
     which: Which | None = None,
     server: RestoreServer | None = None,
 ) -> Proved:
@@ -41,7 +46,8 @@ def prove_and_record(
 
     `which` chooses the copy that is proved: without, the off-site one where there is one. Every store that has the
     backup gets the record; one that refuses (a prover may have no right but to read) is in `not_kept`, and raises its
-    StoreError only when no store has kept it. The reports folder holds the newest report and Data Docs of each day.
+    StoreError only when no store has kept it. In the audit log it is `by` who proved. NotVerifiable (`KEY_MISSING`,
+    `KEY_WRONG`) leaves no record. The reports folder holds the newest report and Data Docs of each day.
     """
     which = which or vault.best
     folder = settings.reports_path / settings.name / entry.partition
@@ -49,16 +55,37 @@ def prove_and_record(
     aside = folder / "data_docs.new"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    record = prove(settings, vault.store(which), entry, progress, which=which, server=server, docs=aside)
-    html = render(record, entry.manifest)
-    not_kept = _keep(vault, settings.name, record, html)
+    ids = {"backup": entry.id, "partition": entry.partition}
+    with failure_noted(vault.primary, settings.name, by, "proof", ids=ids, otherwise=vault.offsite):
+        record = prove(settings, vault.store(which), entry, progress, which=which, server=server, docs=aside)
+        _require_fetched(record, entry)
+        html = render(record, entry.manifest)
+        not_kept = _keep(vault, settings.name, record, html)
+    not_logged = note(
+        vault.primary,
+        settings.name,
+        by,
+        "proof",
+        ids={**ids, "proof": proof_id(record)},
+        result=record.verdict.value,
+        details={"store": which},
+        otherwise=vault.offsite,
+    )
     shutil.rmtree(docs, ignore_errors=True)
     aside.rename(docs)
     report = folder / "report.html"
     new = folder / "report.html.new"
     new.write_bytes(html)
     new.rename(report)
-    return Proved(record, report, docs, not_kept)
+    return Proved(record, report, docs, not_kept, not_logged)
+
+
+def _require_fetched(record: ProofRecord, entry: Entry) -> None:
+    """Without its key a backup cannot be looked at: that says nothing of it, and must not outweigh an older proof."""
+    stored = record.check(CHECK)
+    if stored.status is Status.NOT_VERIFIED and entry.damage is None:
+        finding = stored.findings[0]
+        raise NotVerifiable(finding.code, finding.message, finding.hint)
 
 
 def _keep(vault: Vault, database: str, record: ProofRecord, html: bytes) -> tuple[StoreError, ...]:

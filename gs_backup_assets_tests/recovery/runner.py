@@ -14,6 +14,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
+from gs_backup_assets.catalogue.audit import Author
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.cli.main import _terminated
 from gs_backup_assets.config import DatabaseSettings
@@ -68,7 +69,8 @@ def main(what: str, folder: str, rules: str = "none") -> None:
             status = check_stored_bytes(store, entry, stage).status
         tell(status.value)
     elif what == "prove":
-        tell(prove_and_record(settings, Vault(store, None), entry, progress).record.verdict.value)
+        proved = prove_and_record(settings, Vault(store, None), entry, progress, by=Author.here("verify"))
+        tell(proved.record.verdict.value)
     else:
         into = target_from_environment("TEST_INTO_URL")
         tell(restore_backup(settings, store, entry, into, progress).verdict.value)

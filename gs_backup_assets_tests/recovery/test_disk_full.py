@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gs_backup_assets.catalogue.audit import Author
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.manifest import backup_id
 from gs_backup_assets.catalogue.verdict import Status
@@ -31,6 +32,7 @@ from gs_backup_assets_tests.conftest import fresh_database
 from gs_backup_assets_tests.processes import open_folder, processes_with, wait_until
 
 ROOT = Path(__file__).parents[2]
+BY = Author("tester", "verify")
 CLI = [sys.executable, "-c", "from gs_backup_assets.cli.main import main; main()"]
 
 
@@ -176,7 +178,9 @@ def test_a_proof_without_space_blames_nobody(
         disk.chmod(0o755)
         with spool_on(disk, monkeypatch):
             try:
-                record = prove_and_record(chain.settings, Vault(chain.store, None), chain.entry, Progress()).record
+                record = prove_and_record(
+                    chain.settings, Vault(chain.store, None), chain.entry, Progress(), by=BY
+                ).record
             except ProgramError as error:
                 assert error.code == "NO_SPACE"
             else:
@@ -186,7 +190,7 @@ def test_a_proof_without_space_blames_nobody(
         assert list(disk.iterdir()) == []
         assert processes_with(str(disk)) == []
     assert chain.entry.verdict.value == "NOT_VERIFIED"
-    record = prove_and_record(chain.settings, Vault(chain.store, None), chain.entry, Progress()).record
+    record = prove_and_record(chain.settings, Vault(chain.store, None), chain.entry, Progress(), by=BY).record
     assert record.verdict.value == "PROVEN"
 
 
