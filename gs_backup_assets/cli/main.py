@@ -26,6 +26,7 @@ app = typer.Typer(
 
 def _register() -> None:
     from gs_backup_assets.cli import (
+        audit,
         copy,
         demo,
         doctor,
@@ -41,6 +42,7 @@ def _register() -> None:
 
     app.command("demo")(demo.demo)
     app.add_typer(toolchain.app, name="toolchain")
+    app.add_typer(audit.app, name="audit")
     app.command("init")(init.init)
     app.command("doctor")(doctor.doctor)
     app.command("run")(run.run)
