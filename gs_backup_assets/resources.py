@@ -27,7 +27,7 @@ def _client(config: S3StoreConfig) -> Any:
         region_name=region_of(config),
         endpoint_url=config.endpoint,
         profile_name=config.profile,
-        max_attempts=ATTEMPTS,
+        max_attempts=ATTEMPTS - 1,  # botocore counts the repetitions
         aws_access_key_id=access_key,
         aws_secret_access_key=secret_key,
     )
