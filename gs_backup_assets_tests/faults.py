@@ -154,7 +154,7 @@ class _Head:
         if self.lines[-1] == b"":
             raise _Closed
         self.first = self.lines[0].decode("latin-1").split()
-        self.fields = {
+        self.fields: dict[str, str] = {
             name.strip().lower(): value.strip()
             for name, _, value in (line.decode("latin-1").partition(":") for line in self.lines[1:-1])
         }
@@ -167,7 +167,7 @@ class _Head:
     def chunked(self) -> bool:
         return self.fields.get("transfer-encoding", "").lower() == "chunked"
 
-    def bytes(self, *, without: str = "") -> bytes:
+    def raw(self, *, without: str = "") -> bytes:
         return b"".join(line for line in self.lines if line.decode("latin-1").partition(":")[0].lower() != without)
 
 
@@ -207,13 +207,13 @@ class _Exchange(StreamRequestHandler):
     def _forward(self, head: _Head, fault: Break | None, server: socket.socket, back: Any) -> None:
         if "expect" in head.fields:
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        server.sendall(head.bytes(without="expect"))
+        server.sendall(head.raw(without="expect"))
         for block in self._body(self.rfile, head.length, "request", fault):
             with suppress(OSError):  # it may have answered before the end: the answer is what counts
                 server.sendall(block)
         answer = _Head(back)
         self._reach("response", fault)
-        self.wfile.write(answer.bytes())
+        self.wfile.write(answer.raw())
         if head.first[0] == "HEAD" or answer.first[1] in ("204", "304"):
             return
         if answer.chunked:

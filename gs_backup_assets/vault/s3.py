@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.vault.digests import Digests
 from gs_backup_assets.vault.s3_errors import store_error, translated
-from gs_backup_assets.vault.s3_transfer import Download, Place, upload
+from gs_backup_assets.vault.s3_transfer import Download, Place, head, upload
 from gs_backup_assets.vault.store import MANIFEST, Listed, OwnChecksum, Source
 
 # Requests at a time: boto3's clients keep ten connections.
@@ -74,7 +74,7 @@ class S3Store:
         try:
             self._head(key)
         except StoreError as error:
-            if error.code == "OBJECT_MISSING":
+            if error.code in ("OBJECT_MISSING", "KEY_INVALID"):
                 return False
             raise
         return True
@@ -100,23 +100,24 @@ class S3Store:
                     yield Listed(key, found["Size"], found["LastModified"], kind, f"{found['ETag']}-{found['Size']}")
 
     def own_checksum(self, key: str) -> OwnChecksum | None:
-        head = self._head(key, ChecksumMode="ENABLED")
-        checksum = head.get("ChecksumSHA256")
+        told = self._head(key, ChecksumMode="ENABLED")
+        checksum = told.get("ChecksumSHA256")
         if checksum is None:
             return None
         digest, dash, count = checksum.partition("-")
-        return OwnChecksum(head["ContentLength"], _decoded(digest), int(count) if dash else None)
+        return OwnChecksum(told["ContentLength"], _decoded(digest), int(count) if dash else None)
 
     def locked_until(self, key: str) -> datetime | None:
-        head = self._head(key)
-        if head.get("ObjectLockLegalHoldStatus") == "ON":
+        told = self._head(key)
+        if told.get("ObjectLockLegalHoldStatus") == "ON":
             return _FOR_EVER
-        until: datetime | None = head.get("ObjectLockRetainUntilDate")
+        until: datetime | None = told.get("ObjectLockRetainUntilDate")
         return until if until is not None and until > datetime.now(timezone.utc) else None
 
     def delete(self, key: str) -> None:
+        place = self._place(key)
         with self._translated(key):
-            self.client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+            self.client.delete_object(**place.names)
 
     def delete_tree(self, prefix: str) -> None:
         self.delete(f"{prefix}/{MANIFEST}")
@@ -144,18 +145,19 @@ class S3Store:
         return swept
 
     def _put(self, source: Source, key: str, size: int, *, locked: bool, resume: bool) -> Digests:
+        place = self._place(key)
         options = self.options.parameters(datetime.now(timezone.utc), locked=locked)
         with self._translated(key):
-            return upload(self._place(key), source, self._pool(), size=size, options=options, resume=resume)
+            return upload(place, source, self._pool(), size=size, options=options, resume=resume)
 
     def _head(self, key: str, **options: str) -> dict[str, Any]:
+        place = self._place(key)
         with self._translated(key):
-            head: dict[str, Any] = self.client.head_object(Bucket=self.bucket, Key=self.prefix + key, **options)
-            return head
+            return head(place, **options)
 
     def _start(self, prefix: str) -> str:
         """What all keys below a prefix begin with; the empty prefix is the whole store."""
-        return f"{self.prefix}{prefix}/" if prefix else self.prefix
+        return f"{self._place(prefix).key}/" if prefix else self.prefix
 
     def _pages(self, start: str, **options: str) -> Any:
         return self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start, **options)

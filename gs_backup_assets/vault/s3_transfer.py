@@ -7,7 +7,7 @@ import hashlib
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future, wait
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from io import RawIOBase
 from itertools import count
@@ -16,7 +16,7 @@ from typing import Any
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.vault.digests import Digester, Digests, part_size
 from gs_backup_assets.vault.pipeline import read_exactly
-from gs_backup_assets.vault.s3_errors import code_of, was_repeated
+from gs_backup_assets.vault.s3_errors import code_of, status_of, was_repeated
 from gs_backup_assets.vault.store import Source
 
 # Parts on their way for one object; with the one being read they bound the memory, whatever the object's size.
@@ -44,6 +44,21 @@ class Place:
 def encoded(digest: bytes) -> str:
     """A digest as S3 writes it."""
     return base64.b64encode(digest).decode()
+
+
+def head(place: Place, **options: str) -> dict[str, Any]:
+    """What the server says of an object. Raises what boto3 raises."""
+    from botocore.exceptions import ClientError
+
+    try:
+        told: dict[str, Any] = place.client.head_object(**place.names, **options)
+        return told
+    except ClientError as error:
+        if status_of(error) == 404:
+            raise
+        # Such an answer has no body and so no code: asked for a byte, the server says what it has against us.
+        place.client.get_object(**place.names, Range="bytes=0-0")
+        raise
 
 
 def upload(
@@ -86,8 +101,7 @@ def _exists_already(error: Exception) -> bool:
 
 
 def _checksum(place: Place) -> str | None:
-    head = place.client.head_object(**place.names, ChecksumMode="ENABLED")
-    checksum: str | None = head.get("ChecksumSHA256")
+    checksum: str | None = head(place, ChecksumMode="ENABLED").get("ChecksumSHA256")
     return checksum
 
 
@@ -267,7 +281,7 @@ def _first_range(place: Place) -> tuple[bytes, int, str]:
     except ClientError as error:
         if code_of(error) != _PAST_THE_END and code_of(error) != "416":
             raise
-        place.client.head_object(**place.names)
+        head(place)
     return b"", 0, ""
 
 
@@ -286,7 +300,8 @@ def _body(answer: Any, size: int, *, last: bool) -> bytes | None:
     from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
     try:
-        with answer["Body"] as body:
+        # Not as a context manager: that would hand out urllib3's own stream, whose errors botocore does not translate.
+        with closing(answer["Body"]) as body:
             data: bytes = body.read()
         if len(data) == size:
             return data
