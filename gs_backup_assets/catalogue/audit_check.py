@@ -62,7 +62,7 @@ def check_audit(store: Store, database: str, *, other: Store | None = None) -> C
     """Find every edit, gap and reorder in a store's log, in the other store's, and in the copies that each has.
 
     Without the other store the copy of its log stands for it. No record at all is NOT_VERIFIED, and so is a sound log
-    while the other store cannot be read. Raises StoreError when the store itself cannot be read.
+    while the other store cannot be read or has no copy. Raises StoreError when the store itself cannot be read.
     """
     unreadable: StoreError | None = None
     theirs: _Beside | None = None
@@ -222,6 +222,11 @@ def _result(
     elif unreadable is not None:
         status, summary = Status.NOT_VERIFIED, "the log is sound in itself, but the other store cannot be read"
         findings = [Finding(code=unreadable.code, message=unreadable.message, hint=unreadable.hint)]
+    elif copies and logs[0].lines and not copies[0].lines:
+        where = copies[0].log.store.describe()
+        status, summary = Status.NOT_VERIFIED, f"the log is sound in itself, but {where} has no copy of it"
+        hint = "The next off-site copy brings it; if one was there, or the disk is not mounted, find out what happened."
+        findings = [Finding(code="AUDIT_NOT_COPIED", message=f"{copies[0].log.folder} is empty in {where}.", hint=hint)]
     else:
         status = Status.PASSED
         second = f"{copied} of them also in the other store" if copies else "without a second copy to compare"

@@ -205,6 +205,7 @@ def test_four_processes_write_one_chain(store: LocalStore) -> None:
 def test_a_log_that_is_checked_while_it_grows_is_sound(store: LocalStore, other: LocalStore) -> None:
     log = AuditLog(store, "shop")
     log.append(BY, "proof", {}, "PROVEN")
+    mirror(store, other, "shop")
 
     def write() -> None:
         for _ in range(60):
@@ -343,6 +344,7 @@ def test_records_of_either_store_account_for_what_lies_in_both(store: LocalStore
         put(place, made_up(NOW + 9 * SECOND))
     assert [finding.code for finding in checked(store, other).findings] == ["AUDIT_CUT"] * 2
     record(other, NOW + 9 * SECOND)
+    mirror(store, other, "shop")
     assert checked(store, other).status is Status.PASSED
 
 
@@ -368,6 +370,14 @@ def test_both_logs_have_copies_and_neither_gets_in_the_way(store: LocalStore, ot
     assert checked(store, other).metrics == {"audit_records": 5, "audit_records_copied": 5, "audit_findings": 0}
     path_of(other, 2).write_bytes(path_of(other, 2).read_bytes().replace(b"PROVEN", b"FAILED"))
     assert found(store, other) == {"AUDIT_DIFFERS"}
+
+
+def test_a_log_without_its_copy_is_not_verified(store: LocalStore, other: LocalStore) -> None:
+    """An unmounted disk looks like an empty store."""
+    write_lines(store, proofs(3))
+    assert (checked(store, other).status, found(store, other)) == (Status.NOT_VERIFIED, {"AUDIT_NOT_COPIED"})
+    mirror(store, other, "shop")
+    assert checked(store, other).status is Status.PASSED
 
 
 def test_a_copy_alone_is_checked_where_nothing_else_is_left(store: LocalStore, other: LocalStore) -> None:
