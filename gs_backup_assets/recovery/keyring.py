@@ -2,61 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gs_backup_assets.catalogue.manifest import KEYS, EncryptionRecord, Manifest
-from gs_backup_assets.config_sections import Encryption, KeyConfig, KmsEncryption, KmsKeyConfig, RawEncryption
+from gs_backup_assets.config_sections import Encryption, KeyConfig, KmsKeyConfig, RawEncryption
 from gs_backup_assets.errors import BackupError, ConfigError, NotVerifiable, StoreError
-from gs_backup_assets.vault.encryption import ALGORITHM, FRAME_BYTES, SUFFIX, BackupCipher, Identity
-from gs_backup_assets.vault.keys import MasterKey, RawKey, fingerprint, load_key
+from gs_backup_assets.vault.encryption import ALGORITHM, FRAME_BYTES, SUFFIX, BackupCipher, Identity, kms_key_of
+from gs_backup_assets.vault.keys import MasterKey, load_key
 from gs_backup_assets.vault.store import Store, keys
 
-DEFAULT_KEY_VARIABLE = "GS_BACKUP_KEY"
+KEY_VARIABLE = "GS_BACKUP_KEY"
 
 
-def wrapped_key_name(master: MasterKey) -> str:
-    """`keys/<16 hex digits>.enc`: the path, in a backup's folder, of its data key wrapped by a master key."""
-    return f"{KEYS}/{master.id if isinstance(master, RawKey) else fingerprint(master.id.encode())}{SUFFIX}"
+def encryption_from_environment() -> Encryption:
+    """What holds without a configuration: the key in GS_BACKUP_KEY. A key of KMS is named by the backup itself."""
+    return RawEncryption(kind="raw-aes-256", key_env=KEY_VARIABLE)
 
 
-def current_key(encryption: Encryption, folder: Path) -> MasterKey:
-    """The master key for new backups; errors as for `load_key`."""
-    return load_key(encryption, folder)
+def key_for_new_backups(encryption: Encryption, database: str, folder: Path) -> MasterKey:
+    """The current master key, tried out: that it cannot be used is better told before a dump than after it.
+
+    Errors as for `load_key`.
+    """
+    master = load_key(encryption, folder)
+    BackupCipher.new(Identity(database, "trial")).wrapped_by(master)
+    return master
 
 
-def new_cipher(master: MasterKey, database: str, backup_id: str) -> tuple[BackupCipher, EncryptionRecord]:
-    """A cipher with a data key of its own for a new backup, and what the manifest says about it."""
-    cipher = BackupCipher.new(Identity(database, backup_id))
+def begin_encryption(store: Store, master: MasterKey, draft: Manifest) -> tuple[BackupCipher, EncryptionRecord]:
+    """Put a new data key, wrapped, into a new backup's folder; returns its cipher, and what the manifest says of it."""
+    cipher = BackupCipher.new(Identity(draft.database, draft.id))
+    # As safe as the files: without this one object all of them are lost. What is deleted in a bucket with object lock
+    # is hidden and not gone, so that a rewrap can take it out of use nevertheless.
+    store.put_bytes(cipher.wrapped_by(master), f"{draft.folder}/{wrapping_by(master)}")
     record = EncryptionRecord(
         algorithm=ALGORITHM, frame_bytes=FRAME_BYTES, key_id=master.id, data_key_id=cipher.data_key_id
     )
     return cipher, record
 
 
-def store_wrapped(store: Store, folder: str, cipher: BackupCipher, master: MasterKey) -> str:
-    """Put the data key, wrapped by a master key, beside the backup; returns its path in the backup's folder."""
-    name = wrapped_key_name(master)
-    # Not locked: when a key is to be taken out of use, what it wrapped must go.
-    store.put_bytes(cipher.wrapped_by(master), f"{folder}/{name}", locked=False)
-    return name
-
-
-def wrapped_names(store: Store, folder: str) -> tuple[str, ...]:
-    """The paths of a backup's wrapped data keys, in its folder."""
-    return tuple(key.removeprefix(f"{folder}/") for key in keys(store, f"{folder}/{KEYS}"))
+def wrapping_by(master: MasterKey) -> str:
+    """`keys/<16 hex digits>.enc`: the path, in a backup's folder, of its data key wrapped by a master key."""
+    return f"{KEYS}/{master.name}{SUFFIX}"
 
 
 def find_cipher(store: Store, manifest: Manifest, encryption: Encryption | None, folder: Path) -> BackupCipher | None:
-    """The cipher of a backup, unwrapped with whichever configured key fits; None for one that is not encrypted.
+    """The cipher of a backup, unwrapped with whichever given key fits; None for one that is not encrypted.
 
-    Raises NotVerifiable: `KEY_MISSING` (no key is given), `KEY_WRONG` (those given are others); StoreError:
-    `ENVELOPE_DAMAGED`, `ENVELOPE_MISPLACED` (the wrapped key is not what was written), `KEY_REFUSED`,
-    `KEY_UNAVAILABLE` (KMS), `OBJECT_MISSING` (no wrapped key is there).
+    A key is given by the configuration, or it is one of KMS that the backup itself names. Raises NotVerifiable:
+    `KEY_WRONG` (those given are others), `KEY_MISSING` and `KEY_INVALID`, `KEY_EXPOSED` (one is not where the
+    configuration says, or it cannot be used there); StoreError: `DATA_KEY_MISSING`, `ENVELOPE_DAMAGED`,
+    `ENVELOPE_MISPLACED` (the wrapped key is not there, or not what was written), `KEY_REFUSED`, `KEY_UNAVAILABLE`
+    (KMS).
     """
     if manifest.encryption is None:
         return None
-    there = wrapped_names(store, manifest.folder)
+    there = wrappings_of(store, manifest.folder)
     if not there:
         raise StoreError(
             "DATA_KEY_MISSING",
@@ -64,84 +66,99 @@ def find_cipher(store: Store, manifest: Manifest, encryption: Encryption | None,
             "Use another copy of this backup: `gs-backup verify --from primary` or `--from offsite`.",
         )
     given: list[str] = []
-    refused: BackupError | None = None
-    for config in _candidates(manifest, encryption):
+    problems: list[BackupError] = []
+    for config in _candidates(store, manifest, there, encryption):
         try:
             master = load_key(config, folder)
-        except (ConfigError, StoreError) as error:
-            refused = refused or error
-            continue
-        name = wrapped_key_name(master)
-        if name in there:
-            with store.open(f"{manifest.folder}/{name}") as stream:
-                wrapped = stream.read()
-            cipher = BackupCipher.unwrapped(wrapped, master, Identity(manifest.database, manifest.id))
-            if cipher.data_key_id != manifest.encryption.data_key_id:
-                raise StoreError(
-                    "ENVELOPE_DAMAGED", f"{name} holds another key than the manifest names.", "Use another copy."
-                )
-            return cipher
-        given.append(master.id)
-    raise _no_key(manifest, there, given, refused)
+            if wrapping_by(master) in there:
+                return open_data_key(store, manifest, master)
+            given.append(master.id)
+        except (ConfigError, StoreError) as error:  # another key may open it all the same
+            problems.append(error)
+    raise _no_key(manifest, there, given, problems)
 
 
-def _candidates(manifest: Manifest, encryption: Encryption | None) -> Sequence[KeyConfig]:
-    """Keys to try, in order: those configured, and a KMS key that the manifest itself names."""
-    configured: list[KeyConfig] = [encryption, *encryption.previous] if encryption is not None else []
-    named = manifest.encryption.key_id if manifest.encryption else ""
-    if named.startswith("arn:") and not any(isinstance(c, KmsKeyConfig) and c.key_id == named for c in configured):
-        configured.append(KmsKeyConfig(kind="aws-kms", key_id=named))
-    return configured
+def wrappings_of(store: Store, folder: str) -> tuple[str, ...]:
+    """The paths of a backup's wrapped data keys, in its folder."""
+    return tuple(key.removeprefix(f"{folder}/") for key in keys(store, f"{folder}/{KEYS}"))
 
 
-def _no_key(manifest: Manifest, there: Sequence[str], given: Sequence[str], refused: BackupError | None) -> BackupError:
-    wanted = ", ".join(name.removeprefix(f"{KEYS}/").removesuffix(SUFFIX) for name in there)
-    if given:
-        return NotVerifiable(
-            "KEY_WRONG",
-            f"{manifest.id} is encrypted for the key {wanted}; given are {', '.join(given)}.",
-            "Give that key, too: name it under encryption.previous in backup.yaml.",
+def open_data_key(store: Store, manifest: Manifest, master: MasterKey) -> BackupCipher:
+    """The cipher of a backup whose data key lies wrapped by this master key; errors as for `find_cipher`."""
+    wanted = manifest.encryption
+    assert wanted is not None
+    wrapped = _read(store, f"{manifest.folder}/{wrapping_by(master)}")
+    cipher = BackupCipher.unwrapped(wrapped, master, Identity(manifest.database, manifest.id))
+    if cipher.data_key_id != wanted.data_key_id:
+        raise StoreError(
+            "ENVELOPE_DAMAGED",
+            f"{wrapping_by(master)} holds another key than the manifest of {manifest.id} names.",
+            "Somebody exchanged it. Use another copy of this backup, or another backup.",
         )
-    if isinstance(refused, StoreError):  # KMS said why
-        return refused
-    words = f" {refused.message}" if refused is not None else ""
-    hint = (
-        f"Name its key under encryption in backup.yaml; without a configuration it is read from {DEFAULT_KEY_VARIABLE}."
-    )
-    return NotVerifiable("KEY_MISSING", f"{manifest.id} is encrypted for the key {wanted}.{words}", hint)
+    return cipher
 
 
-def encryption_from_environment() -> Encryption:
-    """What holds without a configuration: the key in GS_BACKUP_KEY."""
-    return RawEncryption(kind="raw-aes-256", key_env=DEFAULT_KEY_VARIABLE)
+def rewrap(store: Store, manifest: Manifest, encryption: Encryption, folder: Path) -> bool:
+    """Wrap a backup's data key with the current key and remove the wrappings by all others; returns whether it had to.
 
-
-def rewrap(store: Store, manifest: Manifest, encryption: Encryption, folder: Path) -> str | None:
-    """Wrap a backup's data key with the current master key and remove the wrappings of all others.
-
-    Returns the path of the new wrapping; None when nothing was to be done. The files, the manifest and every proof
-    stay what they are. Errors as for `find_cipher`.
+    The files, the manifest and every proof stay what they are. Whatever breaks off in between, at least one wrapping
+    is there. Errors as for `find_cipher` and `load_key`.
     """
-    cipher = find_cipher(store, manifest, encryption, folder)
-    if cipher is None:
-        return None
-    master = current_key(encryption, folder)
-    wanted = wrapped_key_name(master)
-    there = wrapped_names(store, manifest.folder)
+    master = load_key(encryption, folder)
+    wanted = wrapping_by(master)
+    there = wrappings_of(store, manifest.folder)
+    if there == (wanted,) or manifest.encryption is None:
+        return False
     if wanted not in there:
-        store_wrapped(store, manifest.folder, cipher, master)
-    BackupCipher.unwrapped(
-        _read(store, f"{manifest.folder}/{wanted}"), master, Identity(manifest.database, manifest.id)
-    )
-    old = [name for name in there if name != wanted]
-    for name in old:
-        store.delete(f"{manifest.folder}/{name}")
-    return wanted if old or wanted not in there else None
+        cipher = find_cipher(store, manifest, encryption, folder)
+        assert cipher is not None
+        store.put_bytes(cipher.wrapped_by(master), f"{manifest.folder}/{wanted}")
+    cipher = open_data_key(store, manifest, master)  # read back, before any other one goes
+    for name in there:
+        if name != wanted:
+            store.delete(f"{manifest.folder}/{name}")
+    # Somebody else may have done the same for another key: whoever removes last must leave one.
+    if not store.exists(f"{manifest.folder}/{wanted}"):
+        store.put_bytes(cipher.wrapped_by(master), f"{manifest.folder}/{wanted}")
+    return True
+
+
+def _candidates(
+    store: Store, manifest: Manifest, there: Sequence[str], encryption: Encryption | None
+) -> Iterator[KeyConfig]:
+    """Keys to try: those configured, then those of KMS that the wrapped keys themselves name."""
+    configured: list[KeyConfig] = [encryption, *encryption.previous] if encryption is not None else []
+    yield from configured
+    kms = [config for config in configured if isinstance(config, KmsKeyConfig)]
+    for name in there:
+        arn = kms_key_of(_read(store, f"{manifest.folder}/{name}"))
+        if arn is not None and arn not in [config.key_id for config in kms]:
+            like = kms[0] if kms else None
+            yield KmsKeyConfig(
+                kind="aws-kms",
+                key_id=arn,
+                endpoint=like.endpoint if like else None,
+                profile=like.profile if like else None,
+            )
+
+
+def _no_key(
+    manifest: Manifest, there: Sequence[str], given: Sequence[str], problems: Sequence[BackupError]
+) -> BackupError:
+    for problem in problems:
+        if isinstance(problem, StoreError):  # of a wrapping that is there, or what KMS said
+            return problem
+    names = ", ".join(name.removeprefix(f"{KEYS}/").removesuffix(SUFFIX) for name in there)
+    wanted = f"{manifest.id} is encrypted for the key {names}"
+    others = f" Given are {', '.join(given)}." if given else ""
+    for problem in problems:  # the one that cannot be had may be the one that fits
+        return NotVerifiable(problem.code, f"{wanted}. {problem.message}{others}", problem.hint)
+    hint = f"Name that key under encryption in backup.yaml, or under its previous; without a file, in {KEY_VARIABLE}."
+    if given:
+        return NotVerifiable("KEY_WRONG", f"{wanted}.{others}", hint)
+    return NotVerifiable("KEY_MISSING", f"{wanted}, and no key is given.", hint)
 
 
 def _read(store: Store, key: str) -> bytes:
     with store.open(key) as stream:
         return stream.read()
-
-
-__all__ = ["Encryption", "KmsEncryption", "RawEncryption", "find_cipher", "new_cipher", "rewrap", "store_wrapped"]

@@ -52,7 +52,7 @@ def _store_file(
         if cipher is None:
             stored = store.put(plain, f"{folder}/{name}", size=size)
             return StoredFile(path=name, size=stored.size, sha256=stored.sha256, parts=stored.parts)
-        with cipher.encrypting(plain, size, name) as sealed:
-            stored = store.put(sealed, f"{folder}/{name}{SUFFIX}", size=cipher.sealed_size(size))
+        sealed = cipher.encrypting(plain, name)
+        stored = store.put(sealed, f"{folder}/{name}{SUFFIX}", size=cipher.sealed_size(size))
     envelope = Envelope(size=stored.size, sha256=stored.sha256, parts=stored.parts)
     return StoredFile(path=name, size=plain.size, sha256=plain.sha256, envelope=envelope)

@@ -26,7 +26,9 @@ from gs_backup_assets.postgres.schema import SchemaObject, read_schema
 from gs_backup_assets.postgres.snapshot import LOCK_WAIT_SECONDS, Snapshot, exported_snapshot
 from gs_backup_assets.postgres.toolchain import Toolchain, choose
 from gs_backup_assets.progress import Progress
-from gs_backup_assets.recovery.keyring import current_key, new_cipher, store_wrapped
+from gs_backup_assets.recovery.instructions import NAME as INSTRUCTIONS
+from gs_backup_assets.recovery.instructions import leave_instructions
+from gs_backup_assets.recovery.keyring import begin_encryption, key_for_new_backups
 from gs_backup_assets.recovery.storing import store_files
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.keys import MasterKey
@@ -90,7 +92,9 @@ def take_backup(
 
     require_today(partition, datetime.now(timezone.utc), settings.zone)
     # Before the dump: without its key a backup must not even begin, and never rest unencrypted instead.
-    master = current_key(settings.encryption, settings.folder) if settings.encryption is not None else None
+    master = None
+    if settings.encryption is not None:
+        master = key_for_new_backups(settings.encryption, settings.name, settings.folder)
     with workspace("spool") as spool:
         try:
             draft = _read_source(settings, target, spool, partition, progress=progress, lock_wait=lock_wait)
@@ -266,16 +270,22 @@ def _store_files(draft: Manifest, spool: Path, store: Store, master: MasterKey |
         raise StoreError(
             "OBJECT_EXISTS", f"{draft.folder} is already there.", "Run the backup again: ids name seconds."
         )
-    cipher, encryption = new_cipher(master, draft.database, draft.id) if master is not None else (None, None)
+    cipher, encryption = None, None
     try:
         with progress.stage("store") as stage:
-            if cipher is not None and master is not None:
-                store_wrapped(store, draft.folder, cipher, master)
+            if master is not None:
+                cipher, encryption = begin_encryption(store, master, draft)
             named = [(path.relative_to(spool).as_posix(), path) for path in paths]
             files = store_files(store, named, draft.folder, cipher, lambda n: stage.advance(n, total))
+        try:
+            leave_instructions(store)
+            warnings = draft.warnings
+        except StoreError as error:  # a role may have rights below the database's folder only
+            warnings = (*draft.warnings, f"{INSTRUCTIONS} could not be left in the store: {error.message}")
         manifest = draft.model_copy(
             update={
                 "files": files,
+                "warnings": warnings,
                 "encryption": encryption,
                 "finished_at": datetime.now(timezone.utc),
                 "stage_seconds": dict(progress.seconds),

@@ -10,21 +10,21 @@ from __future__ import annotations
 import logging
 import secrets
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from gs_backup_assets.errors import StoreError
-from gs_backup_assets.vault.keys import KEY_BYTES, MasterKey, RawKey, kms_error
+from gs_backup_assets.vault.keys import KEY_BYTES, MasterKey, RawKey
 from gs_backup_assets.vault.store import Source
 
-SCHEME = "aws-encryption-sdk"
 ALGORITHM = "AES_256_GCM_HKDF_SHA512_COMMIT_KEY"
 FRAME_BYTES = 1 << 20
 SUFFIX = ".enc"
 _FRAME_OVERHEAD = 4 + 12 + 16  # sequence number, IV, tag ("AWS Encryption SDK message format reference")
-_DATA_KEYS = "gs-backup-data-key"
+_DATA_KEY = "gs-backup-data-key"
 _HINT = "Use another backup, or another copy of this one; `gs-backup list` shows them."
 
 
@@ -44,7 +44,7 @@ class BackupCipher:
     """Encrypts and decrypts the files of one backup with its data key."""
 
     def __init__(self, data_key: bytes, identity: Identity) -> None:
-        self._key = RawKey(data_key, _DATA_KEYS)
+        self._key = RawKey(data_key, _DATA_KEY)
         self._identity = identity
 
     @classmethod
@@ -61,20 +61,18 @@ class BackupCipher:
         """About how many bytes the envelope of `size` bytes has."""
         return size + (size // FRAME_BYTES + 1) * _FRAME_OVERHEAD + 1024
 
-    @contextmanager
-    def encrypting(self, source: Source, size: int, path: str) -> Iterator[Source]:
-        """The envelope of exactly `size` bytes of `source`, to be read once."""
+    def encrypting(self, source: Source, path: str) -> Source:
+        """The envelope of the bytes of `source`, to be read once."""
         client, algorithm = _client()
-        with client.stream(
+        sealed: Source = client.stream(
             mode="e",
             source=source,
-            source_length=size,
             key_provider=self._key.provider(),
             encryption_context=self._identity.context(path),
             algorithm=algorithm,
             frame_length=FRAME_BYTES,
-        ) as stream:
-            yield stream
+        )
+        return sealed
 
     def decrypting(self, source: Source, path: str) -> Source:
         """The bytes that are in the envelope `source`, to be read once; a frame's bytes come out once it is proved.
@@ -85,18 +83,14 @@ class BackupCipher:
 
     def wrapped_by(self, master: MasterKey) -> bytes:
         """The data key, wrapped by a master key; StoreError (`KEY_REFUSED`, `KEY_UNAVAILABLE`)."""
-        from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
-
         client, algorithm = _client()
-        try:
-            sealed, _ = client.encrypt(
-                source=self._key.secret,
-                key_provider=master.provider(),
-                encryption_context=self._identity.context(_DATA_KEYS),
-                algorithm=algorithm,
-            )
-        except AWSEncryptionSDKClientError as error:
-            raise kms_error(_cause(error), master.id) from error
+        sealed, _ = client.encrypt(
+            source=self._key.secret,
+            key_provider=master.provider(),
+            encryption_context=self._identity.context(_DATA_KEY),
+            algorithm=algorithm,
+            frame_length=FRAME_BYTES,
+        )
         return bytes(sealed)
 
     @classmethod
@@ -105,12 +99,10 @@ class BackupCipher:
 
         Raises StoreError: `ENVELOPE_DAMAGED`, `ENVELOPE_MISPLACED`, and for KMS `KEY_REFUSED`, `KEY_UNAVAILABLE`.
         """
-        from io import BytesIO
-
-        opened = _Opened(BytesIO(wrapped), master, identity.context(_DATA_KEYS), f"the key for {master.id}")
-        data_key = b"".join(iter(lambda: opened.read(KEY_BYTES), b""))
+        name = f"the data key for {master.id}"
+        data_key = _Opened(BytesIO(wrapped), master, identity.context(_DATA_KEY), name).read(KEY_BYTES + 1)
         if len(data_key) != KEY_BYTES:
-            raise _damaged(f"the key for {master.id}", "it holds no key")
+            raise _damaged(name, "it holds no key")
         return cls(data_key, identity)
 
 
@@ -118,7 +110,6 @@ class _Opened:
     """Reads an envelope; what is wrong with it comes out as a StoreError."""
 
     def __init__(self, source: Source, key: MasterKey, context: Mapping[str, str], name: str) -> None:
-        self._key = key
         self._name = name
         client, _ = _client()
         self._stream = client.stream(
@@ -134,11 +125,9 @@ class _Opened:
 
         try:
             data: bytes = self._stream.read(size)
+        # The last ones: what the SDK itself stumbles over where a header is not one.
         except (AWSEncryptionSDKClientError, InvalidTag, struct.error, ValueError, KeyError, TypeError) as error:
-            cause = _cause(error)
-            if type(cause).__module__.startswith("botocore"):
-                raise kms_error(cause, self._key.id) from error
-            raise _damaged(self._name, "it does not decrypt") from error
+            raise _damaged(self._name, "it does not decrypt with the key of this backup") from error
         return data
 
 
@@ -155,6 +144,32 @@ def _manager(key: MasterKey, context: Mapping[str, str], name: str) -> Any:
     return Checking(key.provider())
 
 
+def kms_key_of(wrapped: bytes) -> str | None:
+    """The ARN of the KMS key that a wrapped data key says it was wrapped by; None for a raw key, and for no envelope.
+
+    Nothing proves it until that key has unwrapped the data key.
+    """
+    from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
+    from aws_encryption_sdk.materials_managers.base import CryptoMaterialsManager
+
+    found: list[str] = []
+
+    class Asking(CryptoMaterialsManager):  # type: ignore[misc]
+        def get_encryption_materials(self, request: Any) -> Any:
+            raise NotImplementedError
+
+        def decrypt_materials(self, request: Any) -> Any:
+            for data_key in request.encrypted_data_keys:
+                if data_key.key_provider.provider_id == "aws-kms":
+                    found.append(data_key.key_provider.key_info.decode())
+            raise AWSEncryptionSDKClientError
+
+    client, _ = _client()
+    with suppress(AWSEncryptionSDKClientError, struct.error, ValueError, KeyError, TypeError):
+        client.stream(mode="decrypt-unsigned", source=wrapped, materials_manager=Asking()).read(0)
+    return found[0] if found else None
+
+
 def _misplaced(name: str, context: Mapping[str, str]) -> StoreError:
     told = {key.removeprefix("gs-backup-"): value for key, value in context.items() if key.startswith("gs-backup-")}
     where = ", ".join(f"{key} {told[key]}" for key in ("database", "id", "path") if key in told)
@@ -167,13 +182,6 @@ def _misplaced(name: str, context: Mapping[str, str]) -> StoreError:
 
 def _damaged(name: str, words: str) -> StoreError:
     return StoreError("ENVELOPE_DAMAGED", f"{name}: the envelope is damaged: {words}.", _HINT)
-
-
-def _cause(error: BaseException) -> Exception:
-    """The first error of a chain: the SDK wraps what KMS said."""
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return error if isinstance(error, Exception) else Exception(error)
 
 
 def _client() -> tuple[Any, Any]:

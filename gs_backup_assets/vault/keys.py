@@ -11,18 +11,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from gs_backup_assets.config_sections import KeyConfig, KmsKeyConfig, RawKeyConfig
-from gs_backup_assets.errors import BackupError, ConfigError, StoreError
+from gs_backup_assets.config_sections import KeyConfig, KmsKeyConfig
+from gs_backup_assets.errors import ConfigError
 
 KEY_BYTES = 32
 PROVIDER = "gs-backup"
+_NEW_KEY = "`gs-backup keys new` makes a key."
+_LONGEST_FILE = 1024  # characters; a key has 44
 
 
 class MasterKey(Protocol):
-    """A key that wraps the data keys of backups. `id` is for people: a fingerprint, or an ARN."""
+    """A key that wraps the data keys of backups.
+
+    `id` is for people: a fingerprint, or an ARN. `name` is made of 16 hex digits, for the names of files.
+    """
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
 
     def provider(self) -> Any:
         """The key as the AWS Encryption SDK wants it."""
@@ -45,6 +53,10 @@ class RawKey:
     def id(self) -> str:
         return fingerprint(self.secret)
 
+    @property
+    def name(self) -> str:
+        return self.id
+
     def provider(self) -> Any:
         from aws_encryption_sdk.identifiers import EncryptionKeyType, WrappingAlgorithm
         from aws_encryption_sdk.key_providers.raw import RawMasterKey, WrappingKey
@@ -57,47 +69,33 @@ class RawKey:
         return RawMasterKey(provider_id=self.namespace, key_id=self.id.encode(), wrapping_key=wrapping)
 
 
-@dataclass(frozen=True)
-class KmsKey:
-    """A key that AWS KMS holds and uses; `id` is its ARN."""
-
-    id: str
-    client: Any = field(repr=False)
-
-    def provider(self) -> Any:
-        from aws_encryption_sdk.key_providers.kms import KMSMasterKey
-
-        return KMSMasterKey(key_id=self.id, client=self.client)
-
-
 def new_raw_key() -> str:
     """A new random key, in base64 as it is configured."""
     return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
 
 
 def load_key(config: KeyConfig, folder: Path) -> MasterKey:
-    """The key that a section of the configuration names.
+    """The key that a section of the configuration names; of KMS it is asked only what an alias or an id stands for.
 
-    Raises ConfigError: `KEY_MISSING` when it is not where it should be, `KEY_INVALID` when it is no 256-bit key;
-    StoreError: `KEY_REFUSED`, `KEY_UNAVAILABLE` (KMS).
+    Raises ConfigError: `KEY_MISSING` when it is not where it should be, `KEY_EXPOSED` when others may read it there,
+    `KEY_INVALID` when it is no 256-bit key, or KMS cannot be addressed; StoreError: `KEY_REFUSED`, `KEY_UNAVAILABLE`
+    (KMS).
     """
-    return _kms_key(config) if isinstance(config, KmsKeyConfig) else _raw_key(config, folder)
+    if isinstance(config, KmsKeyConfig):
+        from gs_backup_assets.vault.kms import load_kms_key
 
-
-def _raw_key(config: RawKeyConfig, folder: Path) -> RawKey:
+        return load_kms_key(config)
     if config.key_env is not None:
-        where, text = f"the environment variable {config.key_env}", os.environ.get(config.key_env, "")
-    else:
-        assert config.key_file is not None
-        path = folder / config.key_file.expanduser()
-        where = f"the file {path}"
-        try:
-            text = path.read_text(encoding="ascii", errors="replace")
-        except OSError as error:
-            raise ConfigError(
-                "KEY_MISSING", f"The key is not in {where}: {error.strerror}.", "Put it there, with the mode 0600."
-            ) from None
-    return raw_key(text, where)
+        return raw_key(os.environ.get(config.key_env, ""), place_of(config))
+    assert config.key_file is not None
+    return raw_key(_read_private(folder / config.key_file.expanduser()), place_of(config))
+
+
+def place_of(config: KeyConfig) -> str:
+    """Where a key is, in words; never the key."""
+    if isinstance(config, KmsKeyConfig):
+        return f"AWS KMS, {config.key_id}"
+    return f"the environment variable {config.key_env}" if config.key_env else f"the file {config.key_file}"
 
 
 def raw_key(text: str, where: str) -> RawKey:
@@ -110,42 +108,27 @@ def raw_key(text: str, where: str) -> RawKey:
     except (binascii.Error, ValueError):
         secret = b""
     if len(secret) != KEY_BYTES:
-        raise ConfigError(
-            "KEY_INVALID", f"What is in {where} is not 32 bytes in base64.", "`gs-backup keys new` makes a key."
-        )
+        raise ConfigError("KEY_INVALID", f"What is in {where} is not 32 bytes in base64.", _NEW_KEY)
     return RawKey(secret)
 
 
-def _kms_key(config: KmsKeyConfig) -> KmsKey:
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
+def _read_private(path: Path) -> str:
+    """The text of a key file. As with ssh's keys, a file of our own account must be closed to all others.
 
-    region = config.region or (config.key_id.split(":")[3] if config.key_id.startswith("arn:") else None)
+    A file of another account is that one's affair: so orchestrators mount secrets into containers, with modes that the
+    reader cannot change.
+    """
     try:
-        session = boto3.session.Session(profile_name=config.profile)
-        client = session.client(
-            "kms",
-            region_name=region,
-            endpoint_url=config.endpoint,
-            config=Config(retries={"total_max_attempts": 5, "mode": "standard"}, connect_timeout=10, read_timeout=20),
+        with open(path, encoding="ascii", errors="replace") as file:
+            status = os.fstat(file.fileno())
+            text = file.read(_LONGEST_FILE)
+    except OSError as error:
+        words = f"The key is not in the file {path}: {error.strerror}."
+        raise ConfigError("KEY_MISSING", words, "Put it there, with the mode 0600.") from None
+    if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+        raise ConfigError(
+            "KEY_EXPOSED",
+            f"The key in {path} is open to other accounts: its mode is {status.st_mode & 0o7777:04o}.",
+            f"`chmod 600 {path}`; a secret that Kubernetes mounts gets `defaultMode: 0400`.",
         )
-        if config.key_id.startswith("arn:") and ":key/" in config.key_id:
-            return KmsKey(config.key_id, client)
-        return KmsKey(client.describe_key(KeyId=config.key_id)["KeyMetadata"]["Arn"], client)
-    except (ClientError, BotoCoreError, ValueError) as error:
-        raise kms_error(error, config.key_id) from error
-
-
-def kms_error(error: Exception, key_id: str) -> BackupError:
-    """What KMS said, as an error with a code: refused, or not to be reached."""
-    from gs_backup_assets.vault.s3_errors import code_of
-
-    code = code_of(error)
-    if code in ("NotFoundException", "DisabledException", "KMSInvalidStateException", "InvalidArnException"):
-        return StoreError("KEY_REFUSED", f"KMS has no usable key {key_id}: {code}.", "Look at the key in AWS KMS.")
-    if code in ("AccessDeniedException", "UnrecognizedClientException", "ExpiredTokenException"):
-        hint = "The role needs kms:GenerateDataKey and kms:Decrypt on the key; docs/encryption.md shows the policy."
-        return StoreError("KEY_REFUSED", f"KMS refuses the key {key_id}: {code}.", hint)
-    words = code or " ".join(str(error).split()).rstrip(".")
-    return StoreError("KEY_UNAVAILABLE", f"KMS cannot be used for {key_id}: {words}.", "It may pass: try again.")
+    return text
