@@ -16,8 +16,9 @@ dev: $(VENV)/installed
 test: $(VENV)/installed-dev servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.daily_chain $(ARGS)
+	$(BIN)/python -m benchmarks.vault
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.floors import Floor, show, write
 from gs_backup_assets.catalogue import manifest, proof
 from gs_backup_assets.postgres.cluster import Cluster, create_database, drop_database, running_cluster
 from gs_backup_assets.postgres.connection import connect, query
@@ -62,19 +63,6 @@ class Ours:
         return sum(seconds for name, seconds in self.stages if name in names)
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A measured ratio (or amount) and the floor that it must not exceed."""
-
-    name: str
-    value: float
-    limit: float
-
-    @property
-    def kept(self) -> bool:
-        return self.value <= self.limit
-
-
 def main() -> int:
     """Measure, print, write the results as JSON; 1 when a floor is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -88,25 +76,21 @@ def main() -> int:
         lean = _ours(server, folder, "off")
         full = _ours(server, folder, "full")
     ratios = (
-        Ratio("dump time, no fingerprint", lean.seconds("dump", "store") / baseline.dump_seconds, 0.17),
-        Ratio("dump time, full fingerprint", _dump_seconds(full) / baseline.dump_seconds, 0.25),
-        Ratio("stored bytes", full.stored_bytes / baseline.stored_bytes, 1.05),
-        Ratio("whole chain with all proofs", full.wall_seconds / baseline.total_seconds, 0.60),
-        Ratio("run minus its stages, seconds", full.wall_seconds - _staged_seconds(full), 10.0),
-        Ratio("peak memory of the run, MB", full.process_bytes / 1e6, 600.0),
+        Floor("dump time, no fingerprint", lean.seconds("dump", "store") / baseline.dump_seconds, 0.17),
+        Floor("dump time, full fingerprint", _dump_seconds(full) / baseline.dump_seconds, 0.25),
+        Floor("stored bytes", full.stored_bytes / baseline.stored_bytes, 1.05),
+        Floor("whole chain with all proofs", full.wall_seconds / baseline.total_seconds, 0.60),
+        Floor("run minus its stages, seconds", full.wall_seconds - _staged_seconds(full), 10.0),
+        Floor("peak memory of the run, MB", full.process_bytes / 1e6, 600.0),
     )
     _show(baseline, full, ratios)
-    arguments.results.mkdir(parents=True, exist_ok=True)
     document = {
         "sample_bytes": size,
         "baseline": asdict(baseline),
         "fingerprint_off": asdict(lean),
         "fingerprint_full": asdict(full),
-        "ratios": [asdict(ratio) for ratio in ratios],
     }
-    path = arguments.results / f"daily_chain-{time.strftime('%Y%m%dT%H%M%S')}.json"
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(f"\nWritten to {path}")
+    write(arguments.results, "daily_chain", document, ratios)
     return 0 if all(ratio.kept for ratio in ratios) and full.verdict == "PROVEN" else 1
 
 
@@ -225,7 +209,7 @@ def _staged_seconds(ours: Ours) -> float:
     return sum(seconds for _, seconds in ours.stages) - beside + checksum
 
 
-def _show(baseline: Baseline, ours: Ours, ratios: tuple[Ratio, ...]) -> None:
+def _show(baseline: Baseline, ours: Ours, ratios: tuple[Floor, ...]) -> None:
     print(f"\n{'the document':<28}{baseline.total_seconds:8.1f} s")
     for name in ("dump", "checksum", "restore", "counts"):
         print(f"  {name:<26}{getattr(baseline, f'{name}_seconds'):8.1f} s")
@@ -233,8 +217,7 @@ def _show(baseline: Baseline, ours: Ours, ratios: tuple[Ratio, ...]) -> None:
     for name, seconds in ours.stages:
         print(f"  {name:<26}{seconds:8.1f} s")
     print(f"  programs and servers at most {ours.programs_bytes / 1e6:.0f} MB\n")
-    for ratio in ratios:
-        print(f"{'ok  ' if ratio.kept else 'MISS'} {ratio.name:<32}{ratio.value:8.2f}   at most {ratio.limit:g}")
+    show(ratios)
 
 
 if __name__ == "__main__":

@@ -66,8 +66,13 @@ class Entry:
 
 
 def parse_id(backup_id: str) -> datetime:
-    """The moment that a backup id names."""
-    return datetime.strptime(backup_id, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    """The moment that a backup id names; ValueError for what is none."""
+    if not _ID.fullmatch(backup_id):
+        raise ValueError(f"{backup_id!r} is no backup id")
+    # Not strptime, which takes half of the time of a listing of thousands.
+    year, month, day = int(backup_id[:4]), int(backup_id[4:6]), int(backup_id[6:8])
+    hour, minute, second = int(backup_id[9:11]), int(backup_id[11:13]), int(backup_id[13:15])
+    return datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
 
 
 def proof_id(record: ProofRecord) -> str:
@@ -78,9 +83,10 @@ def proof_id(record: ProofRecord) -> str:
 def _is_id(name: str) -> bool:
     """Whether a folder's name is a backup id, and names a moment that there is."""
     try:
-        return bool(_ID.fullmatch(name) and parse_id(name))
+        parse_id(name)
     except ValueError:
         return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -203,9 +209,9 @@ class Catalogue:
         folders: dict[tuple[str, str], dict[str, Listed]] = {}
         for listed in self.store.objects(prefix, skip=skip) if listing is None else listing:
             parts = listed.key.removeprefix(f"{top}/").split("/", 2)
-            if len(parts) == 3 and _is_id(parts[1]):
+            if len(parts) == 3:
                 folders.setdefault((parts[0], parts[1]), {})[parts[2]] = listed
-        return (_Found(day, name, objects) for (day, name), objects in folders.items())
+        return (_Found(day, name, objects) for (day, name), objects in folders.items() if _is_id(name))
 
     def _recalled(self, memory: Summaries, found: _Found) -> Summary:
         summary = memory.recall(found.id, found.tag)
