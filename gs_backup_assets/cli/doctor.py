@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gs_backup_assets.cli.common import ConfigOption, DatabaseOption, JsonOption, emit, finish
-from gs_backup_assets.errors import ExitStatus
+from gs_backup_assets.cli.fix_bucket import fix_buckets
+from gs_backup_assets.errors import ConfigError, ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,17 +18,31 @@ if TYPE_CHECKING:
     from gs_backup_assets.recovery.diagnosis import Diagnosis
 
 
-def doctor(
+ThoroughOption = Annotated[bool, typer.Option("--thorough", help="Also start a throwaway server and try it.")]
+FixOption = Annotated[
+    bool, typer.Option("--fix-bucket", help="Show the lifecycle rules that buckets should have, ask, and put them.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", help="With --fix-bucket: do not ask.")]
+
+
+def doctor(  # noqa: PLR0917 - Typer makes its options of them
     config: ConfigOption = None,
     database: DatabaseOption = None,
-    thorough: Annotated[bool, typer.Option("--thorough", help="Also start a throwaway server and try it.")] = False,
+    thorough: ThoroughOption = False,
+    fix_bucket: FixOption = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check address, TLS, version, rights, programs, disk space and store, and say what to do."""
+    """Check address, TLS, version, rights, programs, disk space, stores, buckets and key, and say what to do."""
     from gs_backup_assets.config import load_config
     from gs_backup_assets.recovery.doctor import examine
 
+    if yes and not fix_bucket:
+        raise ConfigError("YES_WITHOUT_FIX", "--yes answers a question of --fix-bucket only.", "Leave it out.")
     settings = load_config(config).database(database)
+    if fix_bucket:
+        fix_buckets(settings, yes=yes, as_json=as_json)
+        return
     diagnoses = examine(settings, thorough=thorough)
     status = exit_status(diagnoses)
     document = {
@@ -49,8 +64,8 @@ def exit_status(diagnoses: Sequence[Diagnosis]) -> ExitStatus:
     return ExitStatus.NOT_VERIFIED if Status.NOT_VERIFIED in found else ExitStatus.GOOD
 
 
-_WORDS = {"passed": "ok", "failed": "FAILED", "not_verified": "not verified"}
-_STYLES = {"passed": "green", "failed": "bold red", "not_verified": "yellow"}
+_WORDS = {"passed": "ok", "note": "note", "failed": "FAILED", "not_verified": "not verified"}
+_STYLES = {"passed": "green", "note": "cyan", "failed": "bold red", "not_verified": "yellow"}
 
 
 def _show(console: Console, name: str, diagnoses: Sequence[Diagnosis]) -> None:
@@ -67,7 +82,8 @@ def _show(console: Console, name: str, diagnoses: Sequence[Diagnosis]) -> None:
         lines = [diagnosis.summary, *(f"  - {detail}" for detail in diagnosis.details)]
         if diagnosis.hint:
             lines.append(f"  > {diagnosis.hint}")
-        result = f"[{_STYLES[diagnosis.status.value]}]{_WORDS[diagnosis.status.value]}[/]"
+        status = "note" if diagnosis.is_note else diagnosis.status.value
+        result = f"[{_STYLES[status]}]{_WORDS[status]}[/]"
         table.add_row(diagnosis.name, result, escape("\n".join(lines)))
     console.print(table)
     statements = [statement for diagnosis in diagnoses for statement in diagnosis.sql]

@@ -23,6 +23,11 @@ class Diagnosis(BaseModel):
     hint: str = ""
     sql: tuple[str, ...] = ()
 
+    @property
+    def is_note(self) -> bool:
+        """Nothing that a backup needs is missing, but there is something to recommend."""
+        return self.status is Status.PASSED and bool(self.hint)
+
 
 def passed(name: str, summary: str, details: Sequence[str] = (), hint: str = "") -> Diagnosis:
     """What a backup needs here is there."""

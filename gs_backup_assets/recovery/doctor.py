@@ -26,6 +26,8 @@ from gs_backup_assets.postgres.snapshot import exported_snapshot
 from gs_backup_assets.recovery import doctor_machine as machine
 from gs_backup_assets.recovery import doctor_network as network
 from gs_backup_assets.recovery.diagnosis import Diagnosis, failed, listed, not_verified, passed
+from gs_backup_assets.recovery.doctor_bucket import examine_bucket
+from gs_backup_assets.recovery.doctor_key import encryption_key
 from gs_backup_assets.words import counted
 
 __all__ = ["Diagnosis", "examine"]
@@ -59,10 +61,10 @@ class _Source:
 
 
 def examine(settings: DatabaseSettings, *, thorough: bool = False) -> tuple[Diagnosis, ...]:
-    """Check what a backup of the database needs; always the same checks in the same order.
+    """Check what a backup of the database needs; for a configuration always the same checks in the same order.
 
     A check that cannot run because an earlier one failed is NOT_VERIFIED with that reason. With `thorough` a throwaway
-    server is really started. Nothing is changed: the store's probe object is removed again. Raises ConfigError
+    server is really started. Nothing is changed: the stores' probe objects are removed again. Raises ConfigError
     (`URL_MISSING`, `URL_INVALID`).
     """
     target = target_from_environment(settings.url_env)
@@ -93,8 +95,12 @@ def examine(settings: DatabaseSettings, *, thorough: bool = False) -> tuple[Diag
         _guarded("throwaway", lambda: machine.throwaway(release, facts, settings, thorough=thorough)),
         _guarded("spool", lambda: machine.spool(size)),
         _guarded("store", lambda: machine.store(settings, "primary", size)),
-        machine.alerts(settings),
+        *examine_bucket(settings, "primary"),
     ]
+    if settings.stores.offsite is not None:
+        diagnoses.append(_guarded("offsite_store", lambda: machine.store(settings, "offsite", size)))
+        diagnoses += examine_bucket(settings, "offsite")
+    diagnoses += [_guarded("encryption_key", lambda: encryption_key(settings)), machine.alerts(settings)]
     return tuple(diagnoses)
 
 

@@ -151,14 +151,15 @@ def store(settings: DatabaseSettings, which: Which, database_bytes: int | None) 
     """Whether an object can be written, read back and removed, and, on a disk, whether backups fit."""
     name = _STORE_CHECKS[which]
     place = open_store(settings, which)
+    left: list[str] = []
     try:
-        equal = _probed(place)
+        equal = _probed(place, left)
     except StoreError as error:
         return failed(name, f"{error.code}: {error.message}", hint=error.hint)
     if not equal:
         return failed(name, f"{place.describe()} gave back other bytes than were written.", hint="Do not use it.")
     if not isinstance(place, LocalStore):
-        return passed(name, f"{place.describe()} can be written, read and cleared.")
+        return passed(name, f"{place.describe()} can be written and read.", left)
     free = shutil.disk_usage(next(folder for folder in (place.root, *place.root.parents) if folder.exists())).free
     where = f"{place.root} can be written and has {free / _GIGA:.1f} GB free"
     if database_bytes is None:
@@ -175,8 +176,11 @@ def store(settings: DatabaseSettings, which: Which, database_bytes: int | None) 
 _STORE_CHECKS: dict[Which, str] = {"primary": "store", "offsite": "offsite_store"}
 
 
-def _probed(place: Store) -> bool:
-    """Whether bytes that are put come back; nothing is left behind, not even the folder of a new store."""
+def _probed(place: Store, left: list[str]) -> bool:
+    """Whether bytes that are put come back; nothing is left behind, not even the folder of a new store.
+
+    Where the store does not let us clear up, `left` gets the reason: whoever may write need not be able to delete.
+    """
     root = place.root if isinstance(place, LocalStore) else None
     missing = [folder for folder in (root, *root.parents) if not folder.exists()] if root is not None else []
     probe = f".doctor-{secrets.token_hex(6)}"
@@ -187,8 +191,10 @@ def _probed(place: Store) -> bool:
             return stream.read() == data
     finally:
         if root is None or root.is_dir():
-            with suppress(StoreError):  # what went wrong first is told
+            try:
                 place.delete_tree(probe)
+            except StoreError as error:  # what went wrong first is told
+                left.append(f"{probe} is left behind: {error.code}: {error.message}")
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()

@@ -34,7 +34,7 @@ from gs_backup_assets_tests.postgres.pgbouncer import free_port, pgbouncer
 _VARIABLE = "TEST_DOCTOR_URL"
 _ORDER = [
     *("address", "login", "tls", "version", "pooler", "rights", "row_security", "roles", "omissions"),
-    *("data_classes", "snapshot", "lock", "programs", "throwaway", "spool", "store", "alerts"),
+    *("data_classes", "snapshot", "lock", "programs", "throwaway", "spool", "store", "encryption_key", "alerts"),
 ]
 _SCHEMA = 'Bürö "x'
 _CONTENTS = f"""
@@ -158,7 +158,7 @@ def test_a_stopped_server_leaves_the_rest_unverified(tmp_path: Path, monkeypatch
     found = examined(monkeypatch, url, tmp_path)
     assert found["address"].status is Status.FAILED
     assert "No server at the socket" in found["address"].summary
-    assert {name for name, d in found.items() if d.status is Status.PASSED} == {"alerts"}
+    assert {name for name, d in found.items() if d.status is Status.PASSED} == {"encryption_key", "alerts"}
     assert {name for name, d in found.items() if d.status is Status.FAILED} == {"address"}
     assert "address" in found["login"].summary
     assert "no session" in found["rights"].summary
