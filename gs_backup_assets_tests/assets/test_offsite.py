@@ -126,3 +126,16 @@ def test_s3_is_reached_with_sessions_of_dagster_aws(copied: Project, s3_server: 
     client = vault.store("offsite").client  # type: ignore[attr-defined]
     assert client.meta.endpoint_url == s3_server.endpoint
     assert client.meta.config.retries == {"mode": "standard", "total_max_attempts": ATTEMPTS}
+
+
+def test_the_daily_job_with_nothing_but_buckets(
+    project: Project, instance: dg.DagsterInstance, s3_server: S3Server
+) -> None:
+    buckets = {name: s3_server.config(s3_server.bucket()) for name in ("primary", "offsite")}
+    project.configure(stores=str({name: bucket.model_dump(exclude_unset=True) for name, bucket in buckets.items()}))
+    result = project.run(instance)
+    assert result.success, failure_text(result)
+    for catalogue in (project.catalogue, offsite(project)):
+        (entry,) = catalogue.entries()
+        assert entry.verdict is Verdict.PROVEN
+    assert not (project.folder / "backups").exists()
