@@ -100,6 +100,9 @@ class TerminalListener:
         if not self._moving or now - self._drawn < 0.2:
             return
         self._drawn = now
+        if unit != "bytes":
+            self._write(f"\r\x1b[K  {stage} ... {done}{f' of {total}' if total else ''} {unit}")
+            return
         share = f" of {human_bytes(total)}" if total else ""
         rate = f", {human_bytes(done / seconds)}/s" if seconds > 0 else ""
         self._write(f"\r\x1b[K  {stage} ... {human_bytes(done)}{share}{rate}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from gs_backup_assets.catalogue.manifest import KEYS, EncryptionRecord, Manifest
@@ -13,6 +14,8 @@ from gs_backup_assets.vault.keys import MasterKey, load_key
 from gs_backup_assets.vault.store import Store, keys
 
 KEY_VARIABLE = "GS_BACKUP_KEY"
+# What is wrong with a backup's own bytes, and neither with a key nor with the store.
+OF_THE_BACKUP = frozenset({"DATA_KEY_MISSING", "ENVELOPE_DAMAGED", "ENVELOPE_MISPLACED", "OBJECT_MISSING"})
 
 
 def encryption_from_environment() -> Encryption:
@@ -67,7 +70,9 @@ def find_cipher(store: Store, manifest: Manifest, encryption: Encryption | None,
         )
     given: list[str] = []
     problems: list[BackupError] = []
-    for config in _candidates(store, manifest, there, encryption):
+    configured = configured_keys(encryption)
+    named = kms_named_by(store, (f"{manifest.folder}/{name}" for name in there), configured)
+    for config in chain(configured, named):
         try:
             master = load_key(config, folder)
             if wrapping_by(master) in there:
@@ -123,17 +128,18 @@ def rewrap(store: Store, manifest: Manifest, encryption: Encryption, folder: Pat
     return True
 
 
-def _candidates(
-    store: Store, manifest: Manifest, there: Sequence[str], encryption: Encryption | None
-) -> Iterator[KeyConfig]:
-    """Keys to try: those configured, then those of KMS that the wrapped keys themselves name."""
-    configured: list[KeyConfig] = [encryption, *encryption.previous] if encryption is not None else []
-    yield from configured
+def configured_keys(encryption: Encryption | None) -> tuple[KeyConfig, ...]:
+    """The keys that the configuration names, the current one first."""
+    return (encryption, *encryption.previous) if encryption is not None else ()
+
+
+def kms_named_by(store: Store, wrappings: Iterable[str], configured: Sequence[KeyConfig]) -> Iterator[KmsKeyConfig]:
+    """Other keys of KMS by which wrapped data keys say they were wrapped; asked for as a configured one is, if any."""
     kms = [config for config in configured if isinstance(config, KmsKeyConfig)]
-    for name in there:
-        arn = kms_key_of(_read(store, f"{manifest.folder}/{name}"))
+    like = kms[0] if kms else None
+    for key in wrappings:
+        arn = kms_key_of(_read(store, key))
         if arn is not None and arn not in [config.key_id for config in kms]:
-            like = kms[0] if kms else None
             yield KmsKeyConfig(
                 kind="aws-kms",
                 key_id=arn,

@@ -14,7 +14,7 @@ from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, Ver
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.progress import Stage
-from gs_backup_assets.recovery.keyring import find_cipher
+from gs_backup_assets.recovery.keyring import OF_THE_BACKUP, find_cipher
 from gs_backup_assets.recovery.storing import FILES_AT_A_TIME
 from gs_backup_assets.system.crew import GoOn, side_by_side
 from gs_backup_assets.vault.encryption import BackupCipher
@@ -44,7 +44,7 @@ def fetch(store: Store, entry: Entry, stage: Stage, into: Path, settings: Databa
         try:
             cipher = find_cipher(store, entry.manifest, settings.encryption, settings.folder)
         except StoreError as error:
-            if error.code not in _BLAMED:
+            if error.code not in OF_THE_BACKUP:
                 raise
             return _failed(entry.manifest, [Finding(code=error.code, message=error.message, hint=error.hint)])
     return _check(
@@ -53,10 +53,6 @@ def fetch(store: Store, entry: Entry, stage: Stage, into: Path, settings: Databa
         lambda manifest, file, moved: _fetch_file(store, manifest, file, moved, into=into, cipher=cipher),
         stage,
     )
-
-
-# What is wrong with the stored bytes themselves, and not with the store or a key.
-_BLAMED = frozenset({"ENVELOPE_DAMAGED", "ENVELOPE_MISPLACED", "DATA_KEY_MISSING", "OBJECT_MISSING"})
 
 
 _Moved = Callable[[int], None]
@@ -160,7 +156,7 @@ def _fetch_file(
             while block := plain.read(BLOCK):
                 sink.write(block)
         except StoreError as error:
-            if error.code not in _BLAMED:
+            if error.code not in OF_THE_BACKUP:
                 raise
             wrong = error
         drain(stored)  # behind the end of an envelope there must be nothing
