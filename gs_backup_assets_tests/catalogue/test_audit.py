@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -256,6 +257,22 @@ def test_a_line_that_is_written_otherwise_is_edited_even_at_the_end(store: Local
         AuditLog(store, "shop").records()
 
 
+def test_the_shell_finds_it_too(store: LocalStore) -> None:
+    """The commands in docs/audit.md, with nothing but the store."""
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    script = page.split("```sh\n")[1].split("```")[0]
+
+    def run() -> str:
+        shell = ["sh", "-eu", "-c", script]
+        return subprocess.run(shell, cwd=store.root, capture_output=True, text=True, check=True).stdout
+
+    lines = write_lines(store, proofs(1001))
+    assert run() == ""
+    path_of(store, 2).write_bytes(lines[1].replace(b"PROVEN", b"FAILED"))
+    path_of(store, 1000).unlink()
+    assert run() == "shop/audit/00000/00000003.json\nshop/audit/00001/00001001.json\n"
+
+
 def test_gaps_are_named_with_their_ends(store: LocalStore) -> None:
     write_lines(store, proofs(6))
     for number in (1, 3, 4):
@@ -461,6 +478,30 @@ def test_copies_of_two_logs_at_the_same_time_are_not_mixed(tmp_path: Path, other
     with ThreadPoolExecutor(2) as pool:
         assert sorted(pool.map(bring, sources)) == ["AUDIT_DIFFERS", "brought"]
     assert (checked(other).status, checked(other).metrics["audit_records"]) == (Status.PASSED, 40)
+
+
+def test_after_the_store_was_lost_its_log_goes_on_from_the_copy(tmp_path: Path, store: LocalStore) -> None:
+    """As docs/audit.md says."""
+    other = LocalStore(tmp_path / "other")
+    write_lines(store, proofs(3))
+    mirror(store, other, "shop")
+    new = LocalStore(tmp_path / "new")
+    shutil.copytree(other.root / "shop/audit-copy", new.root / "shop/audit")
+    assert AuditLog(new, "shop").append(BY, "backup", {}, "stored").sequence == 4
+    assert mirror(new, other, "shop") == 1
+    assert checked(new, other).status is Status.PASSED
+
+
+def test_a_log_that_had_to_begin_anew_gets_a_copy_of_its_own(store: LocalStore, other: LocalStore) -> None:
+    """As docs/audit.md says."""
+    write_lines(store, proofs(3))
+    mirror(store, other, "shop")
+    shutil.rmtree(store.root)
+    AuditLog(store, "shop").append(BY, "backup", {}, "stored")
+    assert found(store, other) == {"AUDIT_DIFFERS"}
+    (other.root / "shop/audit-copy").rename(other.root / "shop/audit-copy-2026-11-24")
+    assert mirror(store, other, "shop") == 1
+    assert checked(store, other).status is Status.PASSED
 
 
 # Writing where writing may be impossible.
