@@ -258,7 +258,8 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
             found |= keys_of(inner, f"{prefix}{name}.")
         for part in get_args(inner):
             if isinstance(part, type) and issubclass(part, BaseModel):
-                found |= keys_of(part, f"{prefix}{name}.*.")
+                optional = type(None) in get_args(inner)
+                found |= keys_of(part, f"{prefix}{name}." if optional else f"{prefix}{name}.*.")
     return found
 
 
@@ -273,7 +274,7 @@ def default_at(key: str) -> object:
     """The default of a key, in the notation of the file."""
     if key.startswith("data_classes.*."):
         return {"tables": []}[key.rpartition(".")[2]]
-    document: Any = BackupConfig.model_validate({"databases": {"shop": {"url_env": "A"}}})
+    document: Any = BackupConfig.model_validate({"databases": {"shop": {"url_env": "A"}}, "retention": {}})
     for part in key.split("."):
         document = getattr(document, part)
     if isinstance(document, timedelta):

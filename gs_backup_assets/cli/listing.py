@@ -19,6 +19,7 @@ from gs_backup_assets.cli.common import (
     human_bytes,
     settings_of,
 )
+from gs_backup_assets.cli.hold import hold_document, hold_words
 from gs_backup_assets.words import counted
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def list_backups(
     copies: set[str] | None = None
     if which == "primary" and vault.offsite is not None:
         copies = {summary.id for summary in Catalogue(vault.offsite, settings.name).summaries()}
+    holds = {s.id: document for s in summaries if s.held and (document := hold_document(vault.store(which), s))}
 
     def show_table(console: Console) -> None:
         from rich.table import Table
@@ -78,11 +80,13 @@ def list_backups(
             )
             age = human_age((now - summary.taken_at).total_seconds())
             has_copy = [] if copies is None else ["yes" if summary.id in copies else "[yellow]no[/]"]
-            verdict = _verdict_text(summary.verdict, len(summary.broken_rules))
+            verdict = verdict_text(summary.verdict, len(summary.broken_rules))
             table.add_row(summary.id, summary.partition, age, stored, source, verdict, *has_copy)
         console.print(table)
+        for backup_id, hold in holds.items():
+            console.print(f"{backup_id}: {hold_words(hold)}", markup=False)
 
-    backups = [_summary_document(summary, copies) for summary in summaries]
+    backups = [{**_summary_document(summary, copies), "hold": holds.get(summary.id)} for summary in summaries]
     emit({"database": settings.name, "store": vault.store(which).describe(), "backups": backups}, json, show_table)
 
 
@@ -99,8 +103,16 @@ def show(  # noqa: PLR0917 - Typer makes its options of them
     from gs_backup_assets.vault.opening import open_store
 
     settings = settings_of(config, database, store)
-    entry = Catalogue(open_store(settings, chosen_copy(copy) or "primary"), settings.name).find(backup)
-    emit(entry_document(entry, detailed=True), json, lambda console: show_entry(console, entry))
+    chosen = open_store(settings, chosen_copy(copy) or "primary")
+    entry = Catalogue(chosen, settings.name).find(backup)
+    hold = hold_document(chosen, entry) if entry.held else None
+
+    def tell(console: Console) -> None:
+        show_entry(console, entry)
+        if hold is not None:
+            console.print(f"\n{hold_words(hold)}", markup=False)
+
+    emit({**entry_document(entry, detailed=True), "hold": hold}, json, tell)
 
 
 def _summary_document(summary: Summary, copies: set[str] | None) -> dict[str, Any]:
@@ -163,7 +175,7 @@ def show_entry(console: Console, entry: Entry) -> None:
         console.print(f"[yellow]![/] left out: {omission.name}: {omission.reason}", markup=False)
     if entry.proof is None:
         console.print(
-            f"\n{_verdict_text(entry.verdict, 0)}: it was never restored. `gs-backup verify {entry.id}` does."
+            f"\n{verdict_text(entry.verdict)}: it was never restored. `gs-backup verify {entry.id}` does."
         )
         return
     _show_proof(console, entry.proof, manifest.stages)
@@ -195,9 +207,10 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
     console.print(stages)
     console.print()
     console.print(checks)
-    for check in proof.checks:
-        for finding in check.findings[:10]:
-            console.print(f"  [bold]{finding.code}[/] {escape(finding.message)} {escape(finding.hint)}")
+    # One cause can leave many checks open: it is told once.
+    findings = [finding for check in proof.checks for finding in check.findings[:10]]
+    for finding in dict.fromkeys(findings):
+        console.print(f"  [bold]{finding.code}[/] {escape(finding.message)} {escape(finding.hint)}")
     console.print()
     for rule in proof.broken_rules:
         shown = ", ".join(rule.sample_keys[:3]) + (", ..." if len(rule.sample_keys) > 3 else "")
@@ -219,6 +232,7 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
         console.print(f"[bold red]BUT[/] broken in the data: {broken}: {proof.blame.value}")
 
 
-def _verdict_text(verdict: Verdict, broken: int) -> str:
+def verdict_text(verdict: Verdict, broken: int = 0) -> str:
+    """A verdict in its colour, with the number of broken data rules."""
     text = f"[{_STYLES[verdict.value]}]{verdict.value.replace('_', ' ')}[/]"
     return f"{text}, {broken} data rules broken" if broken else text

@@ -33,24 +33,24 @@ def id_of(age: float) -> str:
     return backup_id(taken(age))
 
 
-def shelve(store: Store, age: float, verdict: Verdict = Verdict.PROVEN) -> Manifest:
+def shelve(store: Store, age: float, verdict: Verdict = Verdict.PROVEN, *, database: str = "shop") -> Manifest:
     """Put a backup of `age` days into a store, with all its files; with a proof unless it was never verified."""
     files = tuple(
         StoredFile(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest()) for path, data in FILES.items()
     )
-    manifest = made_up(taken(age)).model_copy(update={"files": files})
+    manifest = made_up(taken(age), database=database).model_copy(update={"files": files})
     for path, data in FILES.items():
         store.put_bytes(data, f"{manifest.folder}/{path}")
     digest = put(store, manifest)
     if verdict is not Verdict.NOT_VERIFIED:
-        Catalogue(store, "shop").add_proof(proof_of(manifest, digest, verdict, taken(age)), b"report")
+        Catalogue(store, database).add_proof(proof_of(manifest, digest, verdict, taken(age)), b"report")
     return manifest
 
 
-def fill(store: Store, ages: Iterable[float]) -> None:
+def fill(store: Store, ages: Iterable[float], *, database: str = "shop") -> None:
     """Proven backups of so many days."""
     for age in ages:
-        shelve(store, age)
+        shelve(store, age, database=database)
 
 
 def finished(store: Store) -> set[str]:

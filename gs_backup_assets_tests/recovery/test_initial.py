@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gs_backup_assets.config import load_config
-from gs_backup_assets.config_sections import LocalStoreConfig
+from gs_backup_assets.config_sections import LocalStoreConfig, Retention
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.postgres.cluster import Cluster
 from gs_backup_assets.postgres.connection import Target, connect, query
@@ -62,6 +62,7 @@ def test_any_server_gives_a_file_that_loads(
     major = any_server.toolchain.release.major
     assert database.logical.compression == ("zstd:1" if major >= 16 else "gzip:1")
     assert (database.stores.primary, database.folder) == (LocalStoreConfig(), tmp_path)
+    assert database.retention == Retention(daily=30, weekly=8, monthly=12, keep_proven=2)
     text = (tmp_path / "backup.yaml").read_text()
     assert "hunter2" not in text and "password" not in text.lower() and target.host not in text
     assert settings.notes == ()
