@@ -7,12 +7,16 @@ import warnings
 import dagster as dg
 
 from gs_backup_assets.assets.common import ListenerFactory, StepLog
+from gs_backup_assets.assets.costs import build_cost_report
 from gs_backup_assets.assets.logical import build_backup_checksum, build_logical_backup, build_source
 from gs_backup_assets.assets.offsite import build_offsite_copy
+from gs_backup_assets.assets.policy import build_retention
 from gs_backup_assets.assets.proof import build_proof
 from gs_backup_assets.config import BackupConfig
 from gs_backup_assets.resources import VaultResource
 from gs_backup_assets.schedules import (
+    build_cost_job,
+    build_cost_schedule,
     build_daily_job,
     build_daily_schedule,
     build_read_back_job,
@@ -29,6 +33,8 @@ def build_definitions(
 ) -> dg.Definitions:
     """One graph for each database. `listener` receives the progress of steps, `retry` says what is tried again."""
     days = dg.DailyPartitionsDefinition(config.first_partition, timezone=config.timezone, end_offset=1)
+    # Months begin with the first day's, so that every day lies in one.
+    months = dg.MonthlyPartitionsDefinition(f"{config.first_partition[:7]}-01", timezone=config.timezone, end_offset=1)
     assets: list[dg.AssetsDefinition | dg.SourceAsset] = []
     jobs, schedules = [], []
     with warnings.catch_warnings():
@@ -47,8 +53,14 @@ def build_definitions(
                 read_back = build_read_back_job(settings, days, copy)
                 jobs.append(read_back)
                 schedules.append(build_read_back_schedule(settings, read_back))
+            if settings.retention is not None:
+                chain.append(build_retention(settings, listener, retry))
             job = build_daily_job(settings, days, chain)
-            assets += [build_source(settings), *chain]
+            costs = build_cost_report(settings, months, listener, retry)
+            cost_job = build_cost_job(settings, months, costs)
+            assets += [build_source(settings), *chain, costs]
+            jobs.append(cost_job)
+            schedules.append(build_cost_schedule(settings, cost_job))
             jobs.append(job)
             schedules.append(build_daily_schedule(settings, job))
         check_keys = [key for asset in assets if isinstance(asset, dg.AssetsDefinition) for key in asset.check_keys]

@@ -8,6 +8,7 @@ import dagster as dg
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError
+from gs_backup_assets.recovery.costing import month_of, require_this_month
 from gs_backup_assets.recovery.offsite import due_for_reading_back
 from gs_backup_assets.recovery.take import partition_of, require_today
 from gs_backup_assets.vault.opening import open_store
@@ -34,6 +35,7 @@ def build_daily_job(
             f"Backs {settings.name} up, reads the stored bytes back, restores them on a server of their own, and "
             "proves that the result equals the source's snapshot. Runs for today only; to prove older backups again, "
             "materialise `verified_restore` for their days."
+            + (" At last the retention deletes what a newer proven backup has replaced." if settings.retention else "")
         ),
         tags={"gs_backup/database": settings.name},
     )
@@ -97,6 +99,51 @@ def build_read_back_schedule(settings: DatabaseSettings, job: "UnresolvedAssetJo
         return [dg.RunRequest(partition_key=day, run_key=f"{settings.name}-read-back-{today}-{day}") for day in due]
 
     return offsite_read_back_schedule
+
+
+def cost_job_name(database: str) -> str:
+    """`<database>_cost_report`."""
+    return f"{database}_cost_report"
+
+
+def build_cost_job(
+    settings: DatabaseSettings, months: dg.MonthlyPartitionsDefinition, report: dg.AssetsDefinition
+) -> "UnresolvedAssetJobDefinition":
+    """Makes the cost report of this month."""
+    return dg.define_asset_job(
+        cost_job_name(settings.name),
+        selection=dg.AssetSelection.assets(report),
+        partitions_def=months,
+        executor_def=dg.in_process_executor,
+        description=f"Reports what the backups of {settings.name} take up and cost. Runs for this month only.",
+        tags={"gs_backup/database": settings.name},
+    )
+
+
+def build_cost_schedule(settings: DatabaseSettings, job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
+    """Runs the cost report in the morning of the first day of each month."""
+
+    @dg.schedule(
+        name=f"{settings.name}_cost_report_schedule",
+        job=job,
+        cron_schedule="0 6 1 * *",
+        execution_timezone=settings.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def cost_report_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        return plan_cost_run(settings, context.scheduled_execution_time, datetime.now(timezone.utc))
+
+    return cost_report_schedule
+
+
+def plan_cost_run(settings: DatabaseSettings, scheduled: datetime, now: datetime) -> dg.RunRequest | dg.SkipReason:
+    """The run for a tick. One that is caught up in a later month is skipped: what rested then cannot be listed."""
+    partition = month_of(scheduled, settings.zone)
+    try:
+        require_this_month(partition, now, settings.zone)
+    except ConfigError as error:
+        return dg.SkipReason(f"{error.code}: {error.message}")
+    return dg.RunRequest(partition_key=partition, run_key=f"{settings.name}-costs-{partition}")
 
 
 def plan_run(settings: DatabaseSettings, scheduled: datetime, now: datetime) -> dg.RunRequest | dg.SkipReason:

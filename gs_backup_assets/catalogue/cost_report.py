@@ -50,7 +50,10 @@ def build_report(
     now: datetime,
 ) -> CostReport:
     """The cost report of one database from what was read of all its stores."""
-    inventories = {store.name: take_inventory(store.listing, database, now) for store in stores}
+    inventories = {
+        store.name: take_inventory(store.listing, database, now, smallest_moved=store.rules.smallest_moved)
+        for store in stores
+    }
     holdings = {s.name: holdings_of(inventories[s.name].lots, s.summaries, s.rules) for s in stores}
     months = month_ends(now, zone)
     summaries = [summary for store in stores for summary in store.summaries]

@@ -28,17 +28,23 @@ _DOWNWARDS = (
     "DEEP_ARCHIVE",
 )
 _RECENT = 7
+# Amazon moves no smaller object to another class, unless a rule says so (`TransitionDefaultMinimumObjectSize`).
+SMALLEST_MOVED_BYTES = 128 * 1024
 
 BytesByClass = Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a store does with its objects: the class they come in, how long they are locked, when they move on."""
+    """What a store does with its objects: the class they come in, how long they are locked, when they move on.
+
+    `transitions` gives the age at which objects of at least `smallest_moved` bytes move into a class.
+    """
 
     storage_class: str
     lock: timedelta | None
     transitions: Mapping[str, timedelta]
+    smallest_moved: int = SMALLEST_MOVED_BYTES
 
 
 @dataclass(frozen=True)

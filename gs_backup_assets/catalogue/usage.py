@@ -16,9 +16,6 @@ from gs_backup_assets.vault.store import Listed
 
 _BACKUP = re.compile(r"(logical/[^/]+/\d{8}T\d{6}Z)/(.+)")
 _DAY = timedelta(days=1)
-# Amazon moves no smaller object to another class, unless a rule says so ("Transitioning objects using Amazon S3
-# Lifecycle"): all_storage_classes_128K.
-SMALLEST_MOVED_BYTES = 128 * 1024
 
 
 class Kind(str, Enum):
@@ -91,8 +88,11 @@ class Inventory:
     lots: tuple[Lot, ...]
 
 
-def take_inventory(listing: Sequence[Listed], database: str, now: datetime) -> Inventory:
-    """Sort the objects of one database, which `listing` holds all of. Pure."""
+def take_inventory(listing: Sequence[Listed], database: str, now: datetime, *, smallest_moved: int) -> Inventory:
+    """Sort the objects of one database, which `listing` holds all of. Pure.
+
+    Lifecycle rules do not move objects of less than `smallest_moved` bytes.
+    """
     paths = [listed.key.removeprefix(f"{database}/") for listed in listing]
     finished = {match[1] for path in paths if (match := _BACKUP.fullmatch(path)) and match[2] == NAME}
     ages: dict[tuple[str, Age], list[int]] = defaultdict(list)
@@ -103,7 +103,7 @@ def take_inventory(listing: Sequence[Listed], database: str, now: datetime) -> I
         ages[listed.storage_class, age_of(listed.modified, now)].append(listed.size)
         kinds[kind].append(listed.size)
         if kind is not Kind.UNFINISHED:
-            small = listed.size < SMALLEST_MOVED_BYTES
+            small = listed.size < smallest_moved
             lots[folder, listed.storage_class, counted_from(listed.modified), small] += listed.size
     order = list(Age)
     return Inventory(

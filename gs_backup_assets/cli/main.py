@@ -28,10 +28,14 @@ def _register() -> None:
     from gs_backup_assets.cli import (
         audit,
         copy,
+        cost,
         demo,
         doctor,
+        hold,
         init,
+        keys,
         listing,
+        prune,
         restore,
         run,
         selftest,
@@ -43,15 +47,20 @@ def _register() -> None:
     app.command("demo")(demo.demo)
     app.add_typer(toolchain.app, name="toolchain")
     app.add_typer(audit.app, name="audit")
+    app.add_typer(keys.app, name="keys")
     app.command("init")(init.init)
     app.command("doctor")(doctor.doctor)
     app.command("run")(run.run)
     app.command("list")(listing.list_backups)
     app.command("show")(listing.show)
+    app.command("hold")(hold.hold)
+    app.command("release")(hold.release)
+    app.command("prune")(prune.prune)
     app.command("verify")(verify.verify)
     app.command("copy")(copy.copy)
     app.command("restore")(restore.restore)
     app.command("status")(status.status)
+    app.command("cost")(cost.cost)
     app.command("selftest")(selftest.selftest)
 
 

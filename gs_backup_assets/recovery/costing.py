@@ -12,12 +12,16 @@ from gs_backup_assets.catalogue.forecast import Rules
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.config_sections import LocalStoreConfig, S3StoreConfig
 from gs_backup_assets.errors import ConfigError
+from gs_backup_assets.recovery.bucket_rules import ARCHIVED_ABOVE_BYTES, ARCHIVES, moves
 from gs_backup_assets.vault.opening import Vault, Which
 from gs_backup_assets.vault.store import Store
 
 
 def cost_report(settings: DatabaseSettings, vault: Vault, now: datetime) -> CostReport:
-    """List the database's stores and make its cost report. StoreError when one cannot be read."""
+    """List the database's stores and make its cost report.
+
+    Raises StoreError when one cannot be read, and ConfigError (`TRANSITIONS_INVALID`).
+    """
     return build_report(
         settings.name,
         [_contents(settings, which, store) for which, store in vault.named().items()],
@@ -60,7 +64,11 @@ def _contents(settings: DatabaseSettings, which: Which, store: Store) -> StoreCo
 
 
 def _rules(config: LocalStoreConfig | S3StoreConfig) -> Rules:
+    """The rules of a store as the configuration wants them, and as `gs-backup doctor --fix-bucket` writes them."""
     if isinstance(config, LocalStoreConfig):
         return Rules(storage_class="local", lock=None, transitions={})
     lock = timedelta(days=config.object_lock_days) if config.object_lock_days else None
-    return Rules(config.storage_class, lock, {str(name): after for name, after in config.transitions.items()})
+    transitions = {str(move.storage_class): timedelta(days=move.days) for move in moves(config)}
+    if ARCHIVES & transitions.keys():
+        return Rules(config.storage_class, lock, transitions, smallest_moved=ARCHIVED_ABOVE_BYTES + 1)
+    return Rules(config.storage_class, lock, transitions)

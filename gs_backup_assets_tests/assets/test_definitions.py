@@ -68,7 +68,14 @@ def test_dagster_validates_the_project(config_file: Path) -> None:
 def test_every_database_has_its_own_graph(config_file: Path) -> None:
     definitions = build_definitions(load_config(config_file))
     keys = {key.to_user_string() for key in definitions.resolve_asset_graph().get_all_asset_keys()}
-    names = ("source_database", "logical_backup", "backup_checksum", "verified_restore", "integrity_report")
+    names = (
+        "source_database",
+        "logical_backup",
+        "backup_checksum",
+        "verified_restore",
+        "integrity_report",
+        "cost_report",
+    )
     assert keys == {f"{database}/{name}" for database in ("one", "two") for name in names}
 
 
@@ -78,7 +85,7 @@ def test_checks_and_assets_share_one_partitions_definition(config_file: Path) ->
     assert isinstance(days, dg.DailyPartitionsDefinition) and days.timezone == "America/Chicago"
     assert len(graph.asset_check_keys) > 30
     for key in graph.asset_check_keys:
-        assert graph.get(key).partitions_def == days, key
+        assert graph.get(key).partitions_def == graph.get(key.asset_key).partitions_def, key
     for name in ("backup_checksum", "verified_restore", "integrity_report"):
         assert graph.get(dg.AssetKey(["one", name])).partitions_def == days
 
@@ -95,10 +102,12 @@ def test_rules_of_the_file_are_checks_of_the_report(config_file: Path) -> None:
 def test_schedules_and_sensors_run_by_default(config_file: Path) -> None:
     repository = build_definitions(load_config(config_file)).get_repository_def()
     schedules = {s.name: s for s in repository.schedule_defs}
-    assert set(schedules) == {"one_daily_backup_schedule", "two_daily_backup_schedule"}
+    daily = {"one_daily_backup_schedule", "two_daily_backup_schedule"}
+    assert set(schedules) == daily | {"one_cost_report_schedule", "two_cost_report_schedule"}
     for schedule in schedules.values():
         assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
-        assert schedule.cron_schedule == "0 2 * * *" and schedule.execution_timezone == "America/Chicago"
+        assert schedule.execution_timezone == "America/Chicago"
+    assert {schedules[name].cron_schedule for name in daily} == {"0 2 * * *"}
     sensors = {s.name: s for s in repository.sensor_defs}
     assert {"one_stale_backup", "two_stale_backup", "failed_checks", "failed_runs"} <= set(sensors)
     ours = [sensors[name] for name in ("one_stale_backup", "two_stale_backup", "failed_checks", "failed_runs")]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from gs_backup_assets.catalogue.cost_report import StoreContents, build_report, month_ends
 from gs_backup_assets.catalogue.costs import Cost, CostReport, cost_of, judge_budget
-from gs_backup_assets.catalogue.forecast import Rules, coming_backups, holdings_of, simulate
+from gs_backup_assets.catalogue.forecast import SMALLEST_MOVED_BYTES, Rules, coming_backups, holdings_of, simulate
 from gs_backup_assets.catalogue.growth import Growth, backups_per_day, growth_of
 from gs_backup_assets.catalogue.summary import Summary
-from gs_backup_assets.catalogue.usage import SMALLEST_MOVED_BYTES, Age, Kind, age_of, take_inventory
+from gs_backup_assets.catalogue.usage import Age, Kind, age_of, take_inventory
 from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.config_sections import Costs, Retention
 from gs_backup_assets_tests.catalogue.ledger import DAY, GB, LOCAL, NEWEST, NOW, contents, daily, listed, summary
@@ -64,6 +64,7 @@ def test_objects_are_sorted_by_class_age_and_kind() -> None:
         ],
         "shop",
         NOW,
+        smallest_moved=SMALLEST_MOVED_BYTES,
     )
     assert [(g.storage_class, g.age.value, g.objects, g.stored_bytes) for g in found.by_age] == [
         ("GLACIER", "over 365 days", 1, 50),
@@ -245,6 +246,8 @@ def test_small_objects_are_not_moved() -> None:
     assert {c.storage_class for month in made.forecast for c in month.classes} == {"STANDARD"}
     made = report(contents(daily([SMALLEST_MOVED_BYTES] * 10), rules=GLACIER))
     assert {c.storage_class for month in made.forecast for c in month.classes} == {"STANDARD", "GLACIER"}
+    made = report(contents(daily([GB] * 10), rules=replace(GLACIER, smallest_moved=GB + 1)))
+    assert {c.storage_class for month in made.forecast for c in month.classes} == {"STANDARD"}
 
 
 def test_of_several_rules_the_coldest_class_that_is_reached_counts() -> None:
@@ -456,7 +459,8 @@ def test_to_apply_retention_once_a_month_leaves_what_every_day_leaves(
     """Retention runs every day; the forecast looks at the ends of months only."""
     ends = [end for _, end in month_ends(NOW, UTC)][:4]
     days = [NOW + DAY * day for day in range((ends[-1] - NOW).days + 1)]
-    store = holdings_of(take_inventory(contents(found, rules=rule).listing, "shop", NOW).lots, found, rule)
+    inventory = take_inventory(contents(found, rules=rule).listing, "shop", NOW, smallest_moved=SMALLEST_MOVED_BYTES)
+    store = holdings_of(inventory.lots, found, rule)
     coming = coming_backups([store], found, NOW, ends[-1], UTC)
     if coming is not None:
         every_day = sorted({*days, *ends})

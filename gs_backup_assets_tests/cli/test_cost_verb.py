@@ -25,9 +25,9 @@ def folder(tmp_path: Path, s3_server: S3Server, bucket: str) -> Path:
     configure(
         tmp_path,
         f"stores: {{offsite: {{kind: s3, bucket: {bucket}, endpoint: '{s3_server.endpoint}',"
-        " storage_class: STANDARD_IA, transitions: {DEEP_ARCHIVE: 90d}}}\n"
+        " storage_class: STANDARD_IA, transitions: {GLACIER_IR: 90d}}}\n"
         "retention: {daily: 7, weekly: 4, monthly: 12}\n"
-        "costs: {currency: EUR, prices: {local: 1000, DEEP_ARCHIVE: 1}, budget: {local: 3}}\n",
+        "costs: {currency: EUR, prices: {local: 1000, GLACIER_IR: 1}, budget: {local: 3}}\n",
     )
     now = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(hours=1)
     for back in range(9):
@@ -47,7 +47,7 @@ def test_the_document_is_the_report(folder: Path) -> None:
     assert report.cost.known == pytest.approx(primary.stored_bytes / 1e6)
     assert report.cost.unpriced == ("STANDARD_IA",)
     assert report.growth is not None and report.growth.bytes_per_day == pytest.approx(10_000)
-    assert len(report.forecast) == 12 and report.forecast[-1].class_bytes("DEEP_ARCHIVE") > 0
+    assert len(report.forecast) == 12 and report.forecast[-1].class_bytes("GLACIER_IR") > 0
     assert report.total.within is False
 
 

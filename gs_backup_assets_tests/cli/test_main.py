@@ -56,7 +56,23 @@ def test_help_is_quick_and_imports_nothing_heavy(arguments: list[str]) -> None:
 
 def test_help_lists_every_verb() -> None:
     words = call("--help").stdout
-    verbs = ["demo", "doctor", "init", "list", "restore", "run", "selftest", "show", "status", "toolchain", "verify"]
+    verbs = [
+        "cost",
+        "demo",
+        "doctor",
+        "hold",
+        "init",
+        "list",
+        "prune",
+        "release",
+        "restore",
+        "run",
+        "selftest",
+        "show",
+        "status",
+        "toolchain",
+        "verify",
+    ]
     assert [verb for verb in verbs if f" {verb} " not in words] == []
 
 

@@ -69,7 +69,7 @@ def test_a_folder_is_reported_as_it_is(tmp_path: Path) -> None:
 def test_a_bucket_is_reported_by_its_storage_classes(tmp_path: Path, s3_server: S3Server, bucket: str) -> None:
     put_backup(s3_server.store(bucket), NOW - timedelta(days=1))
     put_backup(s3_server.store(bucket, storage_class="GLACIER_IR"), NOW)
-    offsite = s3_server.config(bucket, transitions={"GLACIER": "30d"}).model_dump(exclude_unset=True)
+    offsite = s3_server.config(bucket, transitions={"STANDARD_IA": "30d"}).model_dump(exclude_unset=True)
     made = report_of(tmp_path, stores={"offsite": offsite})
     primary, other = made.stores
     assert (primary.objects, primary.stored_bytes, primary.classes) == (0, 0, ())
@@ -82,7 +82,17 @@ def test_a_bucket_is_reported_by_its_storage_classes(tmp_path: Path, s3_server: 
     assert made.cost.known == pytest.approx(sum(one.cost.known for one in other.classes))
     # What comes is in both stores: they are one backup of which one store has none yet.
     assert {c.store for c in made.forecast[0].classes} == {"primary", "offsite"}
-    assert made.forecast[-1].class_bytes("GLACIER") > 0 and made.savings[1].configured
+    assert made.forecast[-1].class_bytes("STANDARD_IA") > 0 and made.savings[1].configured
+
+
+@pytest.mark.parametrize(("size", "moves"), [(16 << 20, False), ((16 << 20) + 1, True)])
+def test_what_is_archived_is_as_large_as_our_own_rules_want(
+    tmp_path: Path, s3_server: S3Server, bucket: str, size: int, moves: bool
+) -> None:
+    put_backup(s3_server.store(bucket), NOW, size)
+    offsite = s3_server.config(bucket, transitions={"GLACIER": "30d"}).model_dump(exclude_unset=True)
+    made = report_of(tmp_path, stores={"offsite": offsite})
+    assert (made.forecast[-1].class_bytes("GLACIER") > 0) is moves
 
 
 def test_each_store_is_listed_once(tmp_path: Path, s3_server: S3Server, bucket: str) -> None:
