@@ -32,13 +32,13 @@ def build_retention(
         owners=list(settings.owners),
         retry_policy=retry,
         description=(
-            "Deletes the backups that the retention of `backup.yaml` lets go, in every store, and sweeps attempts that "
-            "never became backups. A backup goes only when a newer one that is **PROVEN** stays; what is held or "
-            "locked stays too. It has no partitions: it decides about all backups. In the daily job it comes after the proof, "
-            "which fails when the day's backup is not proven: **it only runs after a proven run**, and not in a "
-            "backfill of older proofs. It fails, and deletes nothing, when the proven backups that it counts on are no "
-            "longer there (`RETENTION_UNSAFE`) or the audit log cannot be written; it stops when a store refuses to "
-            "delete. `gs-backup prune` shows the plan; docs/retention.md explains it."
+            "Deletes the backups that the retention of `backup.yaml` lets go, in every store, and sweeps attempts "
+            "that never became backups. A backup goes only when a newer one that is **PROVEN** stays; what is held "
+            "or locked stays too. It has no partitions: it decides about all backups. In the daily job it comes "
+            "after the proof, which fails when the day's backup is not proven: **it only runs after a proven run**, "
+            "and not in a backfill of older proofs. It fails, and deletes nothing, when the proven backups that it "
+            "counts on are no longer there (`RETENTION_UNSAFE`) or the audit log cannot be written; it stops when a "
+            "store refuses to delete. `gs-backup prune` shows the plan; docs/retention.md explains it."
         ),
     )
     def retention(context: dg.AssetExecutionContext, vault: VaultResource) -> dg.MaterializeResult:
