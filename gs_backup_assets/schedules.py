@@ -146,6 +146,10 @@ def plan_cost_run(settings: DatabaseSettings, scheduled: datetime, now: datetime
     return dg.RunRequest(partition_key=partition, run_key=f"{settings.name}-costs-{partition}")
 
 
+# Whose failures are told.
+JOB_NAMES = (daily_job_name, read_back_job_name, cost_job_name)
+
+
 def plan_run(settings: DatabaseSettings, scheduled: datetime, now: datetime) -> dg.RunRequest | dg.SkipReason:
     """The run for a tick. A tick that is caught up on a later day is skipped: the past cannot be dumped."""
     partition = partition_of(scheduled, settings.zone)

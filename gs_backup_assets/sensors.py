@@ -16,7 +16,7 @@ from gs_backup_assets.alerts.state import AlertState, decide, empty, memory_lost
 from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
-from gs_backup_assets.schedules import daily_job_name, read_back_job_name
+from gs_backup_assets.schedules import JOB_NAMES
 
 UI_URL_VARIABLE = "GS_BACKUP_UI_URL"
 _RUNS_PER_TICK = 100
@@ -134,7 +134,7 @@ class ReadRuns(OpenProblems):
 def _runs_sensor(config: BackupConfig) -> dg.SensorDefinition:
     alerts = config.alerts
     notifier = Notifier(alerts.urls_env)
-    ours = (job_name(name) for name in config.names() for job_name in (daily_job_name, read_back_job_name))
+    ours = (job_name(name) for name in config.names() for job_name in JOB_NAMES)
     jobs = frozenset(ours) | {"__ASSET_JOB"}
 
     @_sensor(

@@ -94,9 +94,12 @@ def note_copy(vault: Vault, entry: Entry, copied: Copied, compared: CheckResult,
 
 
 def mirror_log(primary: Store, offsite: Store, database: str) -> CheckResult:
-    """Bring the audit log's new records to its copy off-site; FAILED when the log is no longer the one that it was."""
+    """Bring the new records of each store's audit log to its copy in the other one.
+
+    FAILED when a log is no longer the one that it was when it was copied last.
+    """
     try:
-        brought = mirror(primary, offsite, database)
+        brought = mirror(primary, offsite, database) + mirror(offsite, primary, database)
     except StoreError as error:
         if not error.code.startswith("AUDIT_"):
             raise

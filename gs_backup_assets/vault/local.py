@@ -147,7 +147,7 @@ class LocalStore:
                     elif entry.is_file(follow_symlinks=False) and not entry.name.startswith(_ASIDE):
                         with suppress(FileNotFoundError):  # it was deleted this moment
                             yield _describe(f"{prefix}/{entry.name}".lstrip("/"), entry.stat(follow_symlinks=False))
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return
         except OSError as error:
             raise self._unavailable(error) from error
