@@ -100,7 +100,7 @@ def build_proof(
             entry = backup_of_partition(settings, stores.store(), context.partition_key)
             proved = prove_and_record(settings, stores, entry, progress, by=author(context))
         for refusal in proved.not_kept:
-            context.log.warning(f"The proof is on record in the other store only. {refusal}")
+            context.log.warning(f"The proof is not on record in every store. {refusal}")
         if proved.not_logged is not None:
             context.log.warning(f"The audit log could not be written. {proved.not_logged}")
         record = proved.record

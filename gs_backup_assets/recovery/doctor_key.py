@@ -25,9 +25,14 @@ def encryption_key(settings: DatabaseSettings) -> Diagnosis:
     try:
         master = load_key(encryption, settings.folder)
         cipher = BackupCipher.new(_PROBE)
-        again = BackupCipher.unwrapped(cipher.wrapped_by(master), master, _PROBE)
+        wrapped = cipher.wrapped_by(master)
     except BackupError as error:
         return failed(_NAME, f"{error.code}: {error.message} No backup can be taken.", hint=error.hint)
+    try:
+        again = BackupCipher.unwrapped(wrapped, master, _PROBE)
+    except BackupError as error:
+        words = "A data key can be wrapped but not unwrapped: backups can be taken here, and not proved or restored."
+        return not_verified(_NAME, words, [f"{error.code}: {error.message}"], error.hint)
     if again.data_key_id != cipher.data_key_id:
         return failed(
             _NAME, f"The key {master.id} gives back another data key than it was given.", hint="Do not use it."

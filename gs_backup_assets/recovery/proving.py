@@ -45,9 +45,10 @@ def prove_and_record(
     """Prove one backup, store record and report beside its manifest, and leave a copy of the report for people.
 
     `which` chooses the copy that is proved: without, the off-site one where there is one. Every store that has the
-    backup gets the record; one that refuses (a prover may have no right but to read) is in `not_kept`, and raises its
-    StoreError only when no store has kept it. In the audit log it is `by` who proved. NotVerifiable (`KEY_MISSING`,
-    `KEY_WRONG`) leaves no record. The reports folder holds the newest report and Data Docs of each day.
+    backup gets the record; one that refuses is in `not_kept`. When no store has kept it, its StoreError is raised, but
+    for the refusal to a prover that has no right but to read: then the report is all that stays. In the audit log it
+    is `by` who proved. NotVerifiable (`KEY_MISSING`, `KEY_WRONG`) leaves no record. The reports folder holds the newest
+    report and Data Docs of each day.
     """
     which = which or vault.best
     folder = settings.reports_path / settings.name / entry.partition
@@ -100,6 +101,7 @@ def _keep(vault: Vault, database: str, record: ProofRecord, html: bytes) -> tupl
                 kept = True
         except StoreError as error:
             refusals.append(error)
-    if not kept and refusals:
-        raise refusals[0]
+    failures = [refusal for refusal in refusals if refusal.code != "STORE_ACCESS_DENIED"]
+    if not kept and failures:
+        raise failures[0]
     return tuple(refusals)

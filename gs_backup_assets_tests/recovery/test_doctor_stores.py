@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -16,7 +18,8 @@ from gs_backup_assets.recovery.doctor import examine
 from gs_backup_assets.recovery.doctor_bucket import CHECKS
 from gs_backup_assets.recovery.doctor_key import encryption_key
 from gs_backup_assets.vault.keys import new_raw_key
-from gs_backup_assets_tests.s3_server import READER, REGION, MotoServer, S3Server
+from gs_backup_assets_tests.iam import policy
+from gs_backup_assets_tests.s3_server import READER, REGION, MotoServer, S3Server, running
 
 
 def settings_of(folder: Path, **changes: Any) -> DatabaseSettings:
@@ -106,3 +109,23 @@ def test_a_key_of_kms_is_tried_out(moto_server: MotoServer, tmp_path: Path) -> N
     for other in (f"{arn[:-4]}0000", f"alias/{secrets.token_hex(4)}"):
         refused = key_of(tmp_path, key_id=other, **where)
         assert refused.status is Status.FAILED and "KEY_REFUSED" in refused.summary
+
+
+def test_a_role_that_only_takes_backups_cannot_read_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the writer's policy gives of KMS, enforced by moto: no backup is unwrapped by whoever takes it."""
+    with running(MotoServer) as server:
+        arn = server.client("kms").create_key()["KeyMetadata"]["Arn"]
+        statements = policy("writer", "backups", "*")["Statement"]  # moto knows no keys as resources
+        of_keys = [statement for statement in statements if statement["Resource"] == "*"]
+        iam = server.client("iam")
+        iam.create_user(UserName="writer")
+        document = json.dumps({"Version": "2012-10-17", "Statement": of_keys})
+        iam.put_user_policy(UserName="writer", PolicyName="keys", PolicyDocument=document)
+        login = iam.create_access_key(UserName="writer")["AccessKey"]
+        plain = {"Content-Type": "text/plain"}
+        urlopen(Request(f"{server.endpoint}/moto-api/reset-auth", b"0", plain)).close()  # rights count from now on
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", login["AccessKeyId"])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", login["SecretAccessKey"])
+        found = key_of(tmp_path, kind="aws-kms", key_id=arn, region=REGION, endpoint=server.endpoint)
+    assert found.status is Status.NOT_VERIFIED
+    assert "not unwrapped" in found.summary and "KEY_REFUSED" in found.details[0]
