@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 import yaml
@@ -248,18 +249,27 @@ def primary_folder(settings: DatabaseSettings) -> Path:
     return store.root
 
 
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a value may be one of: alternatives are looked into, dictionaries and lists are not."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        return [model for part in get_args(annotation) for model in models_in(part)]
+    return []
+
+
 def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
     """Every key of a model and of the models in it; `*` stands for a name that the user chooses."""
     found = set()
     for name, field in model.model_fields.items():
         found.add(f"{prefix}{name}")
-        inner: Any = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        if name == "offsite":  # has the keys of the primary store
+            continue
+        for inner in models_in(field.annotation):
             found |= keys_of(inner, f"{prefix}{name}.")
-        for part in get_args(inner):
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                optional = type(None) in get_args(inner)
-                found |= keys_of(part, f"{prefix}{name}." if optional else f"{prefix}{name}.*.")
+        if get_origin(field.annotation) is dict:
+            for inner in models_in(get_args(field.annotation)[1]):
+                found |= keys_of(inner, f"{prefix}{name}.*.")
     return found
 
 
@@ -271,15 +281,17 @@ def test_the_page_lists_every_key_and_no_other() -> None:
 
 
 def default_at(key: str) -> object:
-    """The default of a key, in the notation of the file."""
+    """The default of a key, in the notation of the file; of several models that have it, the first that has one."""
     if key.startswith("data_classes.*."):
         return {"tables": []}[key.rpartition(".")[2]]
-    document: Any = BackupConfig.model_validate({"databases": {"shop": {"url_env": "A"}}, "retention": {}})
+    models: list[type[BaseModel]] = [BackupConfig]
     for part in key.split("."):
-        document = getattr(document, part)
-    if isinstance(document, timedelta):
-        return document
-    return list(document) if isinstance(document, tuple) else str(document) if isinstance(document, Path) else document
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = [model for field in fields for model in models_in(field.annotation)]
+    default = next(f.get_default(call_default_factory=True) for f in fields if not f.is_required())
+    if isinstance(default, timedelta):
+        return default
+    return list(default) if isinstance(default, tuple) else str(default) if isinstance(default, Path) else default
 
 
 def test_the_defaults_on_the_page_are_true() -> None:
