@@ -91,7 +91,7 @@ def build_offsite_copy(
         if waiting:
             context.log.warning(
                 f"{len(waiting)} older backups have no copy off-site: {', '.join(waiting[:5])}. "
-                "`gs-backup copy --missing` brings them, or a backfill of this asset."
+                "`gs-backup copy` brings them, or a backfill of this asset."
             )
         seconds = progress.seconds["copy"]
         yield dg.MaterializeResult(

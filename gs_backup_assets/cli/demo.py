@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -87,12 +88,23 @@ def _dagster_home(folder: Path) -> Path:
 
 
 def _configuration(folder: Path) -> Path:
-    """The demo's backup.yaml, written as `gs-backup init` does unless it is there from an earlier demo."""
-    from gs_backup_assets.recovery.initial import ask_server, write_first_config
+    """The demo's backup.yaml, written as `gs-backup init` does unless it is there from an earlier demo.
 
-    path = folder / "backup.yaml"
+    It has all that a real one should have: a copy in another place (another folder here), and encryption.
+    """
+    from gs_backup_assets.recovery.initial import ask_server, write_first_config
+    from gs_backup_assets.vault.keys import new_raw_key
+
+    path, key = folder / "backup.yaml", folder / "demo.key"
     if not path.exists():
-        write_first_config(path, ask_server(URL_VARIABLE, DATABASE))
+        key.touch(mode=0o600)
+        key.write_text(f"{new_raw_key()}\n", encoding="ascii")
+        settings = replace(
+            ask_server(URL_VARIABLE, DATABASE),
+            offsite="{kind: local, path: ./elsewhere}",
+            encryption=f"{{kind: raw-aes-256, key_file: {key.name}}}",
+        )
+        write_first_config(path, settings)
     return path
 
 

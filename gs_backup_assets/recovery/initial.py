@@ -40,7 +40,10 @@ class ClassOfTables:
 
 @dataclass(frozen=True)
 class FirstSettings:
-    """What the file will say. `notes` are for the person who ran the verb: what was assumed, and what is missing."""
+    """What the file will say. `notes` are for the person who ran the verb: what was assumed, and what is missing.
+
+    `offsite` and `encryption` are the sections of these names in YAML; without one the file shows an example of it.
+    """
 
     name: str
     url_env: str
@@ -50,6 +53,8 @@ class FirstSettings:
     rules: str
     classes: Mapping[str, ClassOfTables]
     notes: tuple[str, ...]
+    offsite: str | None = None
+    encryption: str | None = None
 
 
 def packaged_classes() -> dict[str, ClassOfTables]:
@@ -173,6 +178,11 @@ def render(settings: FirstSettings) -> str:
         "  primary:",
         "    kind: local",
         "    path: ./backups",
+        "  # The copy in another place, which is the one that is proved (docs/offsite.md).",
+        f"  {_or_example('offsite', settings.offsite, '{kind: s3, bucket: my-backups, prefix: prod}')}",
+        "",
+        "# Who else may read them: nobody without the key (docs/encryption.md). `gs-backup keys new` makes one.",
+        _or_example("encryption", settings.encryption, "{kind: raw-aes-256, key_env: GS_BACKUP_KEY}"),
         "",
         "# Dumps: a cron schedule in the time zone above; jobs side by side (a number, or auto: one per processor);",
         "# compression (zstd:1, lz4:1, gzip:1 or none; zstd and lz4 need programs of PostgreSQL 16 or later);",
@@ -212,6 +222,10 @@ def render(settings: FirstSettings) -> str:
         "  # server_url_env: GS_BACKUP_VERIFICATION_URL",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _or_example(section: str, text: str | None, example: str) -> str:
+    return f"{section}: {text}" if text is not None else f"# {section}: {example}"
 
 
 def _key(name: str) -> str:

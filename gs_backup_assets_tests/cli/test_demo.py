@@ -36,7 +36,7 @@ def verb(folder: Path, *arguments: str, status: int = 0) -> dict[str, Any]:
 def test_the_demo_proves_a_backup_and_says_what_next(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = demo
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "PROVEN" in done.stdout and "rows_equal" in done.stdout
+    assert "PROVEN" in done.stdout and "rows_equal" in done.stdout and "offsite store alone" in done.stdout
     report = folder / "reports" / "guitar_strategies"
     (html,) = report.glob("*/report.html")
     assert str(html.resolve()) in done.stdout and "PROVEN" in html.read_text(encoding="utf-8")
@@ -58,7 +58,9 @@ def test_the_reading_verbs_need_no_source(demo: tuple[Path, subprocess.Completed
     """The demo's server is gone by now."""
     folder, _ = demo
     listed = verb(folder, "list")
-    assert [b["verdict"] for b in listed["backups"]] == ["PROVEN"]
+    assert [(b["verdict"], b["offsite"], b["encryption_key"] is not None) for b in listed["backups"]] == [
+        ("PROVEN", True, True)
+    ]
     shown = verb(folder, "show", "latest")
     assert shown["id"] == listed["backups"][0]["id"]
     assert shown["manifest"]["fingerprint"]["level"] == "full" and shown["proof"]["verdict"] == "PROVEN"
@@ -100,7 +102,7 @@ def test_a_damaged_backup_fails_verification_and_status(
 
     folder = tmp_path / "copy"
     shutil.copytree(demo[0], folder)
-    victim = max((folder / "backups").rglob("*.dat.zst"), key=lambda path: path.stat().st_size)
+    victim = max((folder / "elsewhere").rglob("*.dat.zst.enc"), key=lambda path: path.stat().st_size)
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
@@ -109,6 +111,7 @@ def test_a_damaged_backup_fails_verification_and_status(
     codes = [finding["code"] for check in document["proof"]["checks"] for finding in check["findings"]]
     assert "FILE_DIFFERS" in codes
     assert verb(folder, "status", status=1)["status"] == "error"
+    assert verb(folder, "verify", "latest", "--from", "primary")["verdict"] == "PROVEN", "the other copy is sound"
 
 
 @pytest.mark.parametrize(
