@@ -114,7 +114,9 @@ def _default_encryption(name: str, bucket: Bucket, config: S3StoreConfig, settin
         return passed(name, f"The server has no default encryption, but `sse` asks for {config.sse} with every object.")
     if settings.encryption is not None:
         words = "The server does not encrypt by default; dumps are encrypted before they leave this machine."
-        return passed(name, words, ["manifests and proofs are not: they hold names of tables, and counts"])
+        return passed(
+            name, words, ["manifests and proofs are not: names of tables, counts, keys of rows that break rules"]
+        )
     return passed(
         name,
         "Note: the server does not encrypt by default: who gets at its disks can read the backups.",

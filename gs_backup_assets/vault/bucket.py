@@ -14,7 +14,7 @@ from gs_backup_assets.vault.s3_errors import code_of, status_of, translated
 # A lifecycle rule in S3's own notation: rules of others are carried as they are, whatever is in them.
 Rule = Mapping[str, Any]
 
-_REFUSED = frozenset({"AccessDenied", "403", "AllAccessDisabled", "UnauthorizedAccess"})
+REFUSED = frozenset({"AccessDenied", "403", "AllAccessDisabled", "UnauthorizedAccess"})
 _UNKNOWN_TO_IT = frozenset({"NotImplemented", "XNotImplemented", "MethodNotAllowed", "UnsupportedOperation"})
 _STRANGERS = (
     "http://acs.amazonaws.com/groups/global/AllUsers",
@@ -205,7 +205,7 @@ class Bucket:
                 code = code_of(error)
                 if code in absent:
                     return None
-                if code in _REFUSED:
+                if code in REFUSED:
                     raise permission_missing(what, permission, code) from error
                 if code in _UNKNOWN_TO_IT or status_of(error) in (405, 501):
                     raise NotVerifiable(

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
 
-from gs_backup_assets.vault.bucket import Bucket, permission_missing
+from gs_backup_assets.vault.bucket import REFUSED, Bucket, permission_missing
 from gs_backup_assets.vault.s3 import S3Store
 from gs_backup_assets.vault.s3_errors import code_of, status_of, translated
 from gs_backup_assets.vault.s3_transfer import encoded
 
 # Folders of probes; the writer's policy allows to delete below it and nowhere else.
 PROBES = ".doctor-"
-_REFUSED = frozenset({"AccessDenied", "403", "AllAccessDisabled", "UnauthorizedAccess"})
 _EXISTS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
 
 
@@ -69,7 +68,7 @@ def _put(store: S3Store, key: str, data: bytes, claimed: bytes, written: list[st
             **store.options.parameters(datetime.now(timezone.utc), locked=False),
         )
     except ClientError as error:
-        if code_of(error) in _REFUSED:
+        if code_of(error) in REFUSED:
             raise permission_missing("write objects", "s3:PutObject", code_of(error)) from error
         damaged = data != claimed and status_of(error) == 400
         if damaged or code_of(error) in _EXISTS:

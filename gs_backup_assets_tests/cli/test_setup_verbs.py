@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,7 @@ def test_init_then_doctor(here: Path, empty_database: Target) -> None:
     examined = gs_backup("doctor")
     assert examined.exit_code == 0, examined.output
     assert "What backups of shop need" in examined.stdout and "FAILED" not in examined.stdout
+    assert re.search(r"^encryption_key +note +Note: no encryption", examined.stdout, re.MULTILINE)
     assert "hunter2" not in done.output + again.output + examined.output
 
 
