@@ -151,14 +151,14 @@ def kms_named_by(store: Store, wrappings: Iterable[str], configured: Sequence[Ke
 def _no_key(
     manifest: Manifest, there: Sequence[str], given: Sequence[str], problems: Sequence[BackupError]
 ) -> BackupError:
-    for problem in problems:
-        if isinstance(problem, StoreError):  # of a wrapping that is there, or what KMS said
-            return problem
+    decisive = next((problem for problem in problems if isinstance(problem, StoreError)), None)
+    if decisive is not None:  # of a wrapping that is there, or what KMS said
+        return decisive
     names = ", ".join(name.removeprefix(f"{KEYS}/").removesuffix(SUFFIX) for name in there)
     wanted = f"{manifest.id} is encrypted for the key {names}"
     others = f" Given are {', '.join(given)}." if given else ""
-    for problem in problems:  # the one that cannot be had may be the one that fits
-        return NotVerifiable(problem.code, f"{wanted}. {problem.message}{others}", problem.hint)
+    if problems:  # the one that cannot be had may be the one that fits
+        return NotVerifiable(problems[0].code, f"{wanted}. {problems[0].message}{others}", problems[0].hint)
     hint = f"Name that key under encryption in backup.yaml, or under its previous; without a file, in {KEY_VARIABLE}."
     if given:
         return NotVerifiable("KEY_WRONG", f"{wanted}.{others}", hint)

@@ -19,7 +19,7 @@ from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.config_sections import KmsEncryption, RawEncryption
 from gs_backup_assets.postgres.cluster import Cluster, drop_database
-from gs_backup_assets.postgres.connection import Target, connect
+from gs_backup_assets.postgres.connection import Target, connect, query
 from gs_backup_assets.postgres.fingerprint import take_fingerprint
 from gs_backup_assets.postgres.inventory import take_inventory
 from gs_backup_assets.postgres.schema import read_schema
@@ -209,40 +209,59 @@ def test_what_changed_in_the_bucket_stops_it(
     done = follow(f"{resum}\n{checking}", environment, folder)
     assert done.returncode != 0 and "belongs to another place" in done.stderr
     assert "gs-backup-path': 'dump/toc.dat'" in done.stderr or "gs-backup-path': 'globals.sql'" in done.stderr
-    with connect(machine.admin) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_database WHERE datname = 'restored'")
-        assert cursor.fetchall() == []
+    with connect(machine.admin) as connection:
+        assert query(connection, "SELECT 1 FROM pg_database WHERE datname = 'restored'") == []
+
+
+def gs_backup_restore(
+    bucket: Bucket, machine: RestoreServer, server: S3Server, folder: Path, **others: str
+) -> subprocess.CompletedProcess[str]:
+    """In an empty folder, without a backup.yaml, with what the page exports and nothing else; `others` override it."""
+    everything = environment_of(bucket, machine, server, folder)
+    given = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *bucket.environment)
+    parameters = {**machine.admin.parameters, "dbname": "restored"}
+    return subprocess.run(
+        [
+            Path(sys.executable).with_name("gs-backup"),
+            *("restore", "latest", "--store", f"{bucket.address}?endpoint={server.endpoint}"),
+            *("--into", "RESTORE_URL"),
+        ],
+        env={
+            **{name: everything[name] for name in given},
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(folder),
+            "RESTORE_URL": " ".join(f"{name}={value}" for name, value in parameters.items()),
+            **others,
+        },
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_gs_backup_restores_by_the_stores_address_alone(
     bucket: Bucket, machine: RestoreServer, s3_server: S3Server, empty: Path, tmp_path: Path
 ) -> None:
-    """An empty folder, no backup.yaml; only what the page exports."""
-    everything = environment_of(bucket, machine, s3_server, empty)
-    given = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *bucket.environment)
-    parameters = {**machine.admin.parameters, "dbname": "restored"}
-    environment = {
-        **{name: everything[name] for name in given},
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(empty),
-        "RESTORE_URL": " ".join(f"{name}={value}" for name, value in parameters.items()),
-    }
-    done = subprocess.run(
-        [
-            Path(sys.executable).with_name("gs-backup"),
-            *("restore", "latest", "--store", f"{bucket.address}?endpoint={s3_server.endpoint}"),
-            *("--into", "RESTORE_URL"),
-        ],
-        env=environment,
-        cwd=empty,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = gs_backup_restore(bucket, machine, s3_server, empty)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert done.stdout.splitlines()[-1] == "PROVEN"
     assert_equal(bucket.manifest, machine, tmp_path)
     assert KEY not in done.stdout + done.stderr
+
+
+def test_without_the_key_it_says_so_and_restores_nothing(
+    bucket: Bucket, machine: RestoreServer, s3_server: S3Server, empty: Path
+) -> None:
+    if "GS_BACKUP_KEY" in bucket.environment:
+        cases = [("GS_BACKUP_KEY", "", 3, "KEY_MISSING"), ("GS_BACKUP_KEY", new_raw_key(), 3, "KEY_WRONG")]
+    else:
+        cases = [("AWS_ENDPOINT_URL_KMS", "http://127.0.0.1:9", 4, "KEY_UNAVAILABLE")]
+    for name, value, status, code in cases:
+        done = gs_backup_restore(bucket, machine, s3_server, empty, **{name: value})
+        assert (done.returncode, done.stderr.splitlines()[-2].split(":")[0]) == (status, code), done.stderr
+    with connect(machine.admin) as connection:
+        assert query(connection, "SELECT datname FROM pg_database WHERE datname ~ '^restored'") == []
 
 
 def test_the_store_itself_says_how(bucket: Bucket) -> None:

@@ -25,15 +25,18 @@ from gs_backup_assets.postgres.connection import Target
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.instructions import NAME as INSTRUCTIONS
 from gs_backup_assets.recovery.keyring import find_cipher, rewrap
+from gs_backup_assets.recovery.prove import prove
 from gs_backup_assets.recovery.servers import RestoreServer
 from gs_backup_assets.recovery.stored_bytes import check_stored_bytes, fetch, write_sums
+from gs_backup_assets.recovery.take import partition_of, take_backup
 from gs_backup_assets.vault.keys import load_key, new_raw_key, raw_key
 from gs_backup_assets.vault.local import LocalStore
+from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets.vault.store import keys
 from gs_backup_assets_tests.chain import Chain, chain_in, codes, execute, failures, settings_in, throwaway_beside
 from gs_backup_assets_tests.conftest import fresh_database
 from gs_backup_assets_tests.processes import open_folder, wait_until
-from gs_backup_assets_tests.s3_server import MotoServer
+from gs_backup_assets_tests.s3_server import MotoServer, S3Server
 
 KEY, OTHER = new_raw_key(), new_raw_key()
 MARKER = b"the quick brown fox 5417"
@@ -497,12 +500,36 @@ def test_a_kms_key_is_found_by_what_the_backup_says_of_it(
     assert scene.fetched(scene.given(RAW)).status is Status.PASSED
 
 
+def test_in_a_bucket_with_object_lock(source: Target, tmp_path: Path, s3_server: S3Server) -> None:
+    """Wrapped keys are locked like the files, which are worth nothing without them; a rewrap hides, and loses none."""
+    name = s3_server.bucket(lock=True)
+    config = s3_server.config(name, object_lock_days=1).model_dump(exclude_unset=True)
+    there = settings_in(tmp_path, stores={"primary": config}, encryption=RAW)
+    store = open_store(there)
+    day = partition_of(datetime.now(timezone.utc), there.zone)
+    manifest = take_backup(there, source, store, day, Progress())
+
+    def wrappings() -> list[str]:
+        return list(keys(store, f"{manifest.folder}/keys"))
+
+    (old,) = wrappings()
+    assert store.locked_until(old) is not None
+    for wanted, previous in ((RAW_OTHER, RAW), (RAW, RAW_OTHER), (RAW_OTHER, RAW)):
+        settings = settings_in(tmp_path, encryption={**wanted, "previous": [previous]})
+        assert settings.encryption is not None
+        assert rewrap(store, manifest, settings.encryption, settings.folder)
+        (new,) = wrappings()
+        assert new.endswith(f"{load_key(settings.encryption, settings.folder).name}.enc")
+        assert store.locked_until(new) is not None
+        assert find_cipher(store, manifest, settings.encryption.model_copy(update={"previous": ()}), Path()) is not None
+    versions = s3_server.client().list_object_versions(Bucket=name, Prefix=old)["Versions"]
+    assert len(versions) == 2, "what a rewrap removed is still there for whoever asks for versions"
+
+
 # Taking
 
 
 def told_while_taking(chain: Chain, source: Target, progress: Progress) -> BackupError:
-    from gs_backup_assets.recovery.take import take_backup
-
     with pytest.raises(BackupError) as caught:
         take_backup(chain.settings, source, chain.store, chain.today, progress)
     return caught.value
@@ -549,16 +576,17 @@ class Looking:
 
 
 def test_plaintext_rests_in_private_spools_only(
-    scene: Scene, source: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    scene: Scene, source: Target, prover: RestoreServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with open_folder() as base:
         monkeypatch.setattr(tempfile, "tempdir", str(base))
         looking = Looking(base)
-        from gs_backup_assets.recovery.take import take_backup
-
         take_backup(scene.chain.settings, source, scene.store, scene.chain.today, Progress(looking))
         assert looking.modes["store"] == {0o700}
         assert "store" in looking.plain, "it was there while at work"
+        assert list(base.iterdir()) == []
+        prove(scene.chain.settings, scene.store, scene.chain.entry, Progress(looking), server=prover)
+        assert looking.modes["fetch"] == {0o700}
         assert list(base.iterdir()) == []
     left = [path for path in tmp_path.rglob("*") if path.is_file() and MARKER in path.read_bytes()]
     assert left == []
