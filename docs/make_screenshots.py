@@ -59,17 +59,25 @@ def _wait_for_ui(demo: subprocess.Popen[bytes]) -> None:
 
 def _dagster(page: Page) -> None:
     group = "guitar_strategies"
+    page.set_viewport_size({"width": 2300, "height": 900})  # the whole chain, with partitions and checks on its nodes
     page.goto(f"{UI}/locations/{LOCATION}/asset-groups/{group}/lineage")
     page.get_by_text("verified_restore").first.wait_for(timeout=60_000)
     page.wait_for_timeout(4000)  # the graph is laid out and zoomed with an animation
-    page.get_by_text("backup_checksum").last.hover()  # the middle of the chain stays where it is
+    page.get_by_text("offsite_copy").last.hover()  # the middle of the chain stays where it is
     for _ in range(4):  # near enough for the nodes to show partitions and checks
         page.mouse.wheel(0, -110)
         page.wait_for_timeout(500)
-    node = page.get_by_text("verified_restore").last.bounding_box()
-    assert node is not None
-    top = max(0.0, min(node["y"] - 60, 900 - 240))
-    page.screenshot(path=IMAGES / "lineage.png", clip={"x": 242, "y": top, "width": 1300, "height": 240})
+    page.mouse.move(1400, 880)  # away from the nodes: no tooltip
+    page.wait_for_timeout(1000)
+    first, row, lowest = (
+        page.get_by_text(name).last.bounding_box() for name in ("source_database", "integrity_report", "cost_report")
+    )
+    assert first is not None and row is not None and lowest is not None
+    left, top = max(0.0, first["x"] - 40), max(0.0, row["y"] - 40)
+    width = (row["x"] - first["x"]) * 6 / 5 + 300  # the report is the sixth in the row, retention the seventh
+    clip = {"x": left, "y": top, "width": min(width, 2240 - left), "height": lowest["y"] + 150 - top}
+    page.screenshot(path=IMAGES / "lineage.png", clip=clip)
+    page.set_viewport_size({"width": 1600, "height": 900})
     page.goto(f"{UI}/assets/{group}/integrity_report?view=checks")
     page.get_by_text("foreign_keys_hold").first.wait_for(timeout=60_000)
     page.wait_for_timeout(2000)

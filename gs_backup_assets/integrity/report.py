@@ -161,7 +161,8 @@ def _sentence(record: ProofRecord, manifest: Manifest | None) -> str:
     if record.verdict is Verdict.PROVEN:
         own = (record.server or "").startswith("throwaway")
         place = "a server of its own" if own else "a verification server"
-        return f"This backup was restored on {place} and is equal to the production database as it was {taken}."
+        copy = " from its off-site copy" if record.store == "offsite" else ""
+        return f"This backup was restored{copy} on {place} and is equal to the production database as it was {taken}."
     if record.verdict is Verdict.FAILED:
         failed = [check.name for check in decisive if check.status is Status.FAILED]
         what = _listed([_FAILURES.get(name, name) for name in failed]) or "it did not pass its proof"
