@@ -16,6 +16,7 @@ from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
 from gs_backup_assets.errors import ProofFailed, StoreError
 from gs_backup_assets.progress import Progress, Stage
+from gs_backup_assets.recovery.instructions import leave_instructions
 from gs_backup_assets.recovery.storing import FILES_AT_A_TIME
 from gs_backup_assets.system.crew import GoOn, side_by_side
 from gs_backup_assets.vault.digests import Digests
@@ -56,6 +57,7 @@ def copy_backup(primary: Store, offsite: Store, entry: Entry, progress: Progress
         for path in _beside(listed.key.removeprefix(f"{folder}/") for listed in primary.objects(folder)):
             if f"{folder}/{path}" not in there:
                 _copy_small(primary, offsite, f"{folder}/{path}")
+        leave_instructions(offsite)
         if f"{folder}/{NAME}" not in there:
             _copy_manifest(primary, offsite, entry)
     return Copied(len(missing), total, len(manifest.files) - len(missing))
