@@ -7,6 +7,7 @@ stays here: the proxy itself asks for the body, so that it can break off anywher
 from __future__ import annotations
 
 import re
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -24,10 +25,11 @@ _Way = Literal["request", "response"]
 
 @dataclass(frozen=True)
 class Answer:
-    """The proxy answers in the server's place, which hears nothing of the request."""
+    """The proxy answers in the server's place, which hears nothing of the request; `meanwhile` is called before."""
 
     status: int
     code: str
+    meanwhile: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ class _Exchange(StreamRequestHandler):
         server: socket.socket | None = None
         with suppress(_Closed, OSError):
             while True:
+                self._wait_for_a_request(server)
                 head = _Head(self.rfile)
                 fault = self.proxy.note(Seen(head.first[0], head.first[1], head.length))
                 if isinstance(fault, Answer):
@@ -195,7 +198,14 @@ class _Exchange(StreamRequestHandler):
             back.close()
             server.close()
 
+    def _wait_for_a_request(self, server: socket.socket | None) -> None:
+        """A server that dies ends its connections; then the client's ends as well, and it opens another."""
+        if server is not None and server in select.select([self.connection, server], [], [], _SECONDS)[0]:
+            raise _Closed
+
     def _answer(self, head: _Head, fault: Answer) -> NoReturn:
+        if fault.meanwhile is not None:
+            fault.meanwhile()
         if "expect" not in head.fields:
             self.rfile.read(head.length)
         body = f"<Error><Code>{fault.code}</Code><Message>by the proxy</Message></Error>".encode()
@@ -230,7 +240,7 @@ class _Exchange(StreamRequestHandler):
             if at is not None and position == at:
                 assert fault is not None
                 self._happen(fault)
-            until = at if at is not None and position < at else length
+            until = at if at is not None and position < at < length else length
             block: bytes = stream.read(min(_BLOCK, until - position))
             if not block:
                 raise _Closed

@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -59,6 +60,7 @@ class Server:
         self.folder = folder
         self.port = 0
         self._program: Program | None = None
+        self._lock = threading.RLock()  # it is killed from one thread and started again from another
 
     @property
     def endpoint(self) -> str:
@@ -66,27 +68,30 @@ class Server:
 
     def start(self) -> None:
         """Start, again on the same ports and with the same bytes, and wait until requests are answered."""
-        self._program = Program(self._argv(), environment=self._environment(), cwd=self.folder)
-        self._program.__enter__()
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
-            if not self._program.running or time.monotonic() > deadline:
-                lines = "\n".join(self._program.last_lines[-20:])
-                raise AssertionError(f"{self.endpoint} does not answer:\n{lines}")
-            time.sleep(0.02)
+        with self._lock:
+            self._program = Program(self._argv(), environment=self._environment(), cwd=self.folder)
+            self._program.__enter__()
+            deadline = time.monotonic() + _START_SECONDS
+            while not self._answers():
+                if not self._program.running or time.monotonic() > deadline:
+                    lines = "\n".join(self._program.last_lines[-20:])
+                    raise AssertionError(f"{self.endpoint} does not answer:\n{lines}")
+                time.sleep(0.02)
 
     def stop(self) -> None:
         """End the server kindly."""
-        if self._program is not None:
-            self._program.__exit__()
-            self._program = None
+        with self._lock:
+            if self._program is not None:
+                self._program.__exit__()
+                self._program = None
 
     def kill(self) -> None:
         """End it as a power failure would."""
-        if self._program is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._program.pid, signal.SIGKILL)
-            self.stop()
+        with self._lock:
+            if self._program is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(self._program.pid, signal.SIGKILL)
+                self.stop()
 
     def client(self, service: str = "s3") -> Any:
         """A plain boto3 client, to prepare and to look at what our own code did."""

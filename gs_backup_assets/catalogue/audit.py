@@ -10,7 +10,6 @@ import random
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -19,6 +18,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
 from gs_backup_assets.errors import BackupError, ConfigError, StoreError
+from gs_backup_assets.system.threads import Threads
 from gs_backup_assets.vault.store import Store, keys
 
 ACTOR_VARIABLE = "GS_BACKUP_ACTOR"
@@ -189,7 +189,7 @@ class AuditLog:
 
     def lines(self, wanted: Sequence[str]) -> list[bytes]:
         """The bytes of many records, read side by side."""
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="audit") as pool:
+        with Threads(_READERS, "audit") as pool:
             return list(pool.map(self._read, wanted))
 
     def _read(self, key: str) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -16,6 +15,7 @@ from gs_backup_assets.catalogue.proof import ProofRecord
 from gs_backup_assets.catalogue.summary import Summaries, Summary, remembered
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.errors import ConfigError, StoreError
+from gs_backup_assets.system.threads import Threads
 from gs_backup_assets.vault.store import Listed, Store
 
 _ID = re.compile(r"\d{8}T\d{6}Z")
@@ -129,7 +129,7 @@ class Catalogue:
 
     def entries(self) -> list[Entry]:
         """Every finished backup, newest first. Attempts without a manifest are not backups."""
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="catalogue") as pool:
+        with Threads(_READERS, "catalogue") as pool:
             return list(pool.map(self._load, self._finished()))
 
     def summaries(self, listing: Iterable[Listed] | None = None) -> list[Summary]:
@@ -140,7 +140,7 @@ class Catalogue:
         finished = self._finished(listing=listing)
         with remembered(self.store.describe(), self.database) as memory:
             fresh = [found for found in finished if memory.recall(found.id, found.tag) is None]
-            with ThreadPoolExecutor(_READERS, thread_name_prefix="catalogue") as pool:
+            with Threads(_READERS, "catalogue") as pool:
                 for found, entry in zip(fresh, pool.map(self._load, fresh), strict=True):
                     memory.keep(found.id, found.tag, _summary(entry))
             memory.forget_but({found.id for found in finished})

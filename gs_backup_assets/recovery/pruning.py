@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,6 +19,7 @@ from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.config_sections import Retention
 from gs_backup_assets.errors import ConfigError, ProofFailed, StoreError
 from gs_backup_assets.progress import Progress
+from gs_backup_assets.system.threads import Threads
 from gs_backup_assets.vault.store import Store
 
 _ASKED_AT_A_TIME = 8
@@ -131,7 +131,7 @@ def _locks(store: Store, database: str, going: Sequence[Candidate]) -> dict[Cand
                 return None
             raise
 
-    with ThreadPoolExecutor(_ASKED_AT_A_TIME, thread_name_prefix="locks") as pool:
+    with Threads(_ASKED_AT_A_TIME, "locks") as pool:
         return dict(zip(going, pool.map(ask, going), strict=True))
 
 

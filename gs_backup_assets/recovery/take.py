@@ -30,6 +30,7 @@ from gs_backup_assets.recovery.instructions import NAME as INSTRUCTIONS
 from gs_backup_assets.recovery.instructions import leave_instructions
 from gs_backup_assets.recovery.keyring import begin_encryption, key_for_new_backups
 from gs_backup_assets.recovery.storing import store_files
+from gs_backup_assets.system.threads import clean_up
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.keys import MasterKey
 from gs_backup_assets.vault.store import Store
@@ -292,8 +293,8 @@ def _store_files(draft: Manifest, spool: Path, store: Store, master: MasterKey |
             }
         )
         store.put_bytes(manifests.encode(manifest), f"{manifest.folder}/{manifests.NAME}")
-    except BaseException:
+    except BaseException as error:
         with suppress(StoreError):  # what went wrong first is told; without a manifest the rest is swept later
-            store.delete_tree(draft.folder)
+            clean_up(lambda: store.delete_tree(draft.folder), after=error)
         raise
     return manifest

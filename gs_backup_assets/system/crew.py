@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from gs_backup_assets.system.threads import Threads
 
 _Result = TypeVar("_Result")
 GoOn = Callable[[], None]
@@ -18,7 +19,8 @@ class _Cancelled(Exception):
 def side_by_side(jobs: Sequence[Callable[[GoOn], _Result]], *, at_a_time: int, name: str) -> tuple[_Result, ...]:
     """The results of all jobs, in their order; or the first error, once no job is at work any more.
 
-    Each job is given a function to call often: it raises when the job should end.
+    After an interrupt those that hang are left behind. Each job is given a function to call often: it raises when the
+    job should end.
     """
     cancelled = threading.Event()
 
@@ -26,16 +28,23 @@ def side_by_side(jobs: Sequence[Callable[[GoOn], _Result]], *, at_a_time: int, n
         if cancelled.is_set():
             raise _Cancelled
 
-    with ThreadPoolExecutor(at_a_time, thread_name_prefix=name) as pool:
-        futures = [pool.submit(job, go_on) for job in jobs]
+    def run(job: Callable[[GoOn], _Result]) -> _Result:
         try:
-            return tuple(future.result() for future in futures)
-        except BaseException as error:
-            cancelled.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            if isinstance(error, _Cancelled):  # the one that it was cancelled for is the one to tell
-                raise _first_error(error, [f.exception() for f in futures if not f.cancelled()]) from None
+            return job(go_on)
+        except BaseException:
+            cancelled.set()  # at once: the results are waited for in their order, and the first may be hours away
             raise
+
+    pool = Threads(at_a_time, name)
+    futures = [pool.submit(run, job) for job in jobs]
+    try:
+        return tuple(future.result() for future in futures)
+    except BaseException as error:
+        cancelled.set()
+        pool.end(error)
+        if isinstance(error, _Cancelled):  # the one that it was cancelled for is the one to tell
+            raise _first_error(error, [f.exception() for f in futures if not f.cancelled()]) from None
+        raise
 
 
 def _first_error(otherwise: BaseException, errors: Sequence[BaseException | None]) -> BaseException:

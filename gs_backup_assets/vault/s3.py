@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -11,9 +10,11 @@ from io import BufferedReader, BytesIO
 from typing import Any, BinaryIO, Literal
 
 from gs_backup_assets.errors import StoreError
+from gs_backup_assets.system.threads import Threads
 from gs_backup_assets.vault.digests import Digests
 from gs_backup_assets.vault.s3_errors import store_error, translated
-from gs_backup_assets.vault.s3_transfer import Download, Place, head, upload
+from gs_backup_assets.vault.s3_requests import PAUSES, Place, head
+from gs_backup_assets.vault.s3_transfer import Download, upload
 from gs_backup_assets.vault.store import MANIFEST, Listed, OwnChecksum, Source
 
 # Requests at a time: boto3's clients keep ten connections.
@@ -55,7 +56,8 @@ class S3Store:
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         self.options = options
-        self._threads: ThreadPoolExecutor | None = None
+        self.pauses = PAUSES
+        self._threads = Threads(_THREADS, "s3")
 
     def describe(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
@@ -68,7 +70,7 @@ class S3Store:
 
     def open(self, key: str) -> BinaryIO:
         place = self._place(key)
-        return BufferedReader(Download(place, self._pool(), lambda: self._translated(key)), buffer_size=1 << 20)
+        return BufferedReader(Download(place, self._threads, lambda: self._translated(key)), buffer_size=1 << 20)
 
     def exists(self, key: str) -> bool:
         try:
@@ -148,7 +150,7 @@ class S3Store:
         place = self._place(key)
         options = self.options.parameters(datetime.now(timezone.utc), locked=locked)
         with self._translated(key):
-            return upload(place, source, self._pool(), size=size, options=options, resume=resume)
+            return upload(place, source, self._threads, size=size, options=options, resume=resume)
 
     def _head(self, key: str, **options: str) -> dict[str, Any]:
         place = self._place(key)
@@ -178,15 +180,10 @@ class S3Store:
             raise StoreError(
                 "KEY_INVALID", f"{key!r} is no key of a store.", "A manifest with such a path is not one of ours."
             )
-        return Place(self.client, self.bucket, self.prefix + key)
+        return Place(self.client, self.bucket, self.prefix + key, self.pauses)
 
     def _translated(self, key: str) -> AbstractContextManager[None]:
         return translated(self.describe(), key)
-
-    def _pool(self) -> ThreadPoolExecutor:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="s3")
-        return self._threads
 
 
 def _decoded(checksum: str) -> str:

@@ -59,22 +59,24 @@ _LOGIN = frozenset(
 )
 
 
-def code_of(error: Exception) -> str:
+def code_of(error: BaseException) -> str:
     """S3's code of a ClientError; empty for other errors."""
-    response: dict[str, Any] = getattr(error, "response", {})
-    return str(response.get("Error", {}).get("Code", ""))
+    return str(_response(error).get("Error", {}).get("Code", ""))
 
 
-def status_of(error: Exception) -> int:
+def status_of(error: BaseException) -> int:
     """The HTTP status of a ClientError; 0 for other errors."""
-    response: dict[str, Any] = getattr(error, "response", {})
-    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return int(_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def was_repeated(error: Exception) -> bool:
+def was_repeated(error: BaseException) -> bool:
     """Whether botocore had sent the request more than once: an earlier one may have had its effect."""
-    response: dict[str, Any] = getattr(error, "response", {})
-    return int(response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
+    return int(_response(error).get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
+
+
+def _response(error: BaseException) -> dict[str, Any]:
+    """What a ClientError holds. Errors of the connection have such an attribute as well, and nothing in it."""
+    return getattr(error, "response", None) or {}
 
 
 @contextmanager

@@ -8,57 +8,28 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future, wait
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from io import RawIOBase
 from itertools import count
 from typing import Any
 
 from gs_backup_assets.errors import StoreError
-from gs_backup_assets.vault.digests import Digester, Digests, part_size
+from gs_backup_assets.system.threads import clean_up, patience_after
+from gs_backup_assets.vault.digests import Digester, Digests, Parts, part_size
 from gs_backup_assets.vault.pipeline import read_exactly
-from gs_backup_assets.vault.s3_errors import code_of, status_of, was_repeated
+from gs_backup_assets.vault.s3_errors import code_of
+from gs_backup_assets.vault.s3_requests import Place, again, checksum_of, exists_already, head, store_once
 from gs_backup_assets.vault.store import Source
 
 # Parts on their way for one object; with the one being read they bound the memory, whatever the object's size.
 _IN_FLIGHT = 4
 _READ_AHEAD = 4
 _RANGE = 8 << 20
-# A body that breaks off, or arrives otherwise than it was sent, is worth another try; botocore repeats only requests.
-_TRIES = 4
 _PAST_THE_END = "InvalidRange"
-
-
-@dataclass(frozen=True)
-class Place:
-    """One object in a bucket, and the client to reach it with."""
-
-    client: Any
-    bucket: str
-    key: str
-
-    @property
-    def names(self) -> dict[str, str]:
-        return {"Bucket": self.bucket, "Key": self.key}
 
 
 def encoded(digest: bytes) -> str:
     """A digest as S3 writes it."""
     return base64.b64encode(digest).decode()
-
-
-def head(place: Place, **options: str) -> dict[str, Any]:
-    """What the server says of an object. Raises what boto3 raises."""
-    from botocore.exceptions import ClientError
-
-    try:
-        told: dict[str, Any] = place.client.head_object(**place.names, **options)
-        return told
-    except ClientError as error:
-        if status_of(error) == 404:
-            raise
-        # Such an answer has no body and so no code: asked for a byte, the server says what it has against us.
-        place.client.get_object(**place.names, Range="bytes=0-0")
-        raise
 
 
 def upload(
@@ -81,47 +52,12 @@ def upload(
 
 
 def _put_whole(place: Place, data: bytes, options: Mapping[str, Any]) -> None:
-    from botocore.exceptions import ClientError
-
     checksum = encoded(hashlib.sha256(data).digest())
-    try:
-        _again_if_damaged(
-            lambda: place.client.put_object(
-                **place.names, Body=data, ChecksumSHA256=checksum, IfNoneMatch="*", **options
-            )
-        )
-    except ClientError as error:
-        # The first of several tries may have stored it, and only its answer got lost.
-        if not (_exists_already(error) and was_repeated(error) and _checksum(place) == checksum):
-            raise
-
-
-def _exists_already(error: Exception) -> bool:
-    return code_of(error) in ("PreconditionFailed", "412")
-
-
-def _checksum(place: Place) -> str | None:
-    checksum: str | None = head(place, ChecksumMode="ENABLED").get("ChecksumSHA256")
-    return checksum
-
-
-def _again_if_damaged(request: Any) -> Any:
-    """Send a request again when the server received other bytes than were sent, or was busy with the same key."""
-    from botocore.exceptions import ClientError
-
-    for left in reversed(range(_TRIES)):
-        try:
-            return request()
-        except ClientError as error:
-            worth = code_of(error) in (
-                "BadDigest",
-                "XAmzContentChecksumMismatch",
-                "XAmzContentSHA256Mismatch",
-                "ConditionalRequestConflict",
-            )
-            if not worth or not left:
-                raise
-    raise AssertionError
+    store_once(
+        place,
+        lambda: place.client.put_object(**place.names, Body=data, ChecksumSHA256=checksum, IfNoneMatch="*", **options),
+        lambda: checksum_of(place) == checksum,
+    )
 
 
 class _Multipart:
@@ -152,25 +88,31 @@ class _Multipart:
                 data = read_exactly(source, self._part)
             parts += [future.result() for future in waiting]
             self._complete(parts, digester.digests())
-        except BaseException:
-            for future in waiting:
-                future.cancel()
-            wait(waiting)
-            if not self._resume:
+        except BaseException as error:
+            hanging = wait([sent for sent in waiting if not sent.cancel()], patience_after(error)).not_done
+            if not hanging and (not self._resume or exists_already(error)):
                 with suppress(Exception):  # what went wrong first is told; a sweep and the lifecycle rule clear up
-                    self._place.client.abort_multipart_upload(**self._place.names, UploadId=self._id)
+                    clean_up(self._abort, after=error)
+            if code_of(error) == "NoSuchUpload" and checksum_of(self._place) is not None:
+                raise _completed_by_another(self._place) from error
             raise
+
+    def _abort(self) -> None:
+        self._place.client.abort_multipart_upload(**self._place.names, UploadId=self._id)
 
     def _begin(self) -> None:
         if self._resume and self._adopt():
             return
-        begun = self._place.client.create_multipart_upload(
-            **self._place.names, ChecksumAlgorithm="SHA256", **self._options
+        begun = again(
+            self._place,
+            lambda: self._place.client.create_multipart_upload(
+                **self._place.names, ChecksumAlgorithm="SHA256", **self._options
+            ),
         )
         self._id = begun["UploadId"]
 
     def _adopt(self) -> bool:
-        """Go on with the newest upload of this key that broke off, if its parts have our size."""
+        """Go on with the newest upload of this key that broke off; parts of it that are not ours are sent again."""
         client, names = self._place.client, self._place.names
         pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=names["Bucket"], Prefix=names["Key"])
         ours = [u for page in pages for u in page.get("Uploads", ()) if u["Key"] == names["Key"]]
@@ -178,7 +120,10 @@ class _Multipart:
             return False
         self._id = max(ours, key=lambda u: u["Initiated"])["UploadId"]
         pages = client.get_paginator("list_parts").paginate(**names, UploadId=self._id)
-        self._present = {p["PartNumber"]: (p["Size"], p["ETag"]) for page in pages for p in page.get("Parts", ())}
+        try:
+            self._present = {p["PartNumber"]: (p["Size"], p["ETag"]) for page in pages for p in page.get("Parts", ())}
+        except client.exceptions.NoSuchUpload:  # completed by another copy, or ended, in this moment
+            return False
         return True
 
     def _send(self, number: int, data: bytes) -> dict[str, Any]:
@@ -187,39 +132,35 @@ class _Multipart:
         # A part's ETag is its MD5 (but not under SSE-KMS: then it is simply sent again).
         if there is not None and there == (len(data), f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'):
             return {"PartNumber": number, "ETag": there[1], "ChecksumSHA256": checksum}
-        answer = _again_if_damaged(
+        answer = again(
+            self._place,
             lambda: self._place.client.upload_part(
                 **self._place.names, UploadId=self._id, PartNumber=number, Body=data, ChecksumSHA256=checksum
-            )
+            ),
         )
         return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum}
 
     def _complete(self, parts: list[dict[str, Any]], digests: Digests) -> None:
-        from botocore.exceptions import ClientError
-
-        try:
-            _again_if_damaged(
-                lambda: self._place.client.complete_multipart_upload(
-                    **self._place.names, UploadId=self._id, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
-                )
-            )
-        except ClientError as error:
-            # Completed by a first try whose answer got lost, or by another copy that was adopting the same upload.
-            gone = code_of(error) == "NoSuchUpload" or (_exists_already(error) and was_repeated(error))
-            if not (gone and self._is_there(digests)):
-                raise
-
-    def _is_there(self, digests: Digests) -> bool:
-        if digests.parts is None:
-            wanted = encoded(bytes.fromhex(digests.sha256))
-        else:
-            wanted = composite(digests.parts.sha256, digests.parts.count)
-        return _checksum(self._place) == wanted
+        store_once(
+            self._place,
+            lambda: self._place.client.complete_multipart_upload(
+                **self._place.names, UploadId=self._id, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+            ),
+            lambda: digests.parts is not None and checksum_of(self._place) == composite(digests.parts),
+        )
 
 
-def composite(sha256: str, count: int) -> str:
+def composite(parts: Parts) -> str:
     """S3's checksum of an object in parts ("Checking object integrity", composite checksums)."""
-    return f"{encoded(bytes.fromhex(sha256))}-{count}"
+    return f"{encoded(bytes.fromhex(parts.sha256))}-{parts.count}"
+
+
+def _completed_by_another(place: Place) -> StoreError:
+    return StoreError(
+        "OBJECT_EXISTS",
+        f"s3://{place.bucket}/{place.key}: somebody else completed the upload that was being gone on with.",
+        "Objects are never replaced; start again.",
+    )
 
 
 class Download(RawIOBase):
@@ -270,14 +211,14 @@ def _first_range(place: Place) -> tuple[bytes, int, str]:
     """The beginning of an object, its size and its tag."""
     from botocore.exceptions import ClientError
 
+    def read() -> tuple[bytes, int, str]:
+        answer = place.client.get_object(**place.names, Range=f"bytes=0-{_RANGE - 1}")
+        whole = answer.get("ContentRange")
+        size = int(whole.rpartition("/")[2]) if whole else int(answer["ContentLength"])
+        return _body(answer), size, answer["ETag"]
+
     try:
-        for left in reversed(range(_TRIES)):
-            answer = place.client.get_object(**place.names, Range=f"bytes=0-{_RANGE - 1}")
-            whole = answer.get("ContentRange")
-            size = int(whole.rpartition("/")[2]) if whole else int(answer["ContentLength"])
-            data = _body(answer, min(size, _RANGE) if whole else size, last=not left)
-            if data is not None:
-                return data, size, answer["ETag"]
+        return again(place, read)
     except ClientError as error:
         if code_of(error) != _PAST_THE_END and code_of(error) != "416":
             raise
@@ -287,31 +228,31 @@ def _first_range(place: Place) -> tuple[bytes, int, str]:
 
 def _read_range(place: Place, start: int, end: int, etag: str) -> bytes:
     """One range of an object that must still be the one whose reading was begun."""
-    for left in reversed(range(_TRIES)):
-        answer = place.client.get_object(**place.names, Range=f"bytes={start}-{end - 1}", IfMatch=etag)
-        data = _body(answer, end - start, last=not left)
-        if data is not None:
-            return data
-    raise AssertionError
+    from botocore.exceptions import ClientError
+
+    def read() -> bytes:
+        return _body(place.client.get_object(**place.names, Range=f"bytes={start}-{end - 1}", IfMatch=etag))
+
+    try:
+        return again(place, read)
+    except ClientError as error:
+        if not exists_already(error):
+            raise
+        raise StoreError(
+            "OBJECT_CHANGED",
+            f"s3://{place.bucket}/{place.key} was replaced while it was read.",
+            "Nothing of ours replaces objects: find out who did, and use another backup or another copy.",
+        ) from error
 
 
-def _body(answer: Any, size: int, *, last: bool) -> bytes | None:
-    """The bytes of an answer; None when the connection broke in their middle and there are tries left."""
-    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+def _body(answer: Any) -> bytes:
+    """The bytes of an answer, as many as it said there would be. An end that is late is one that came too early."""
+    from botocore.exceptions import ReadTimeoutError, ResponseStreamingError
 
     try:
         # Not as a context manager: that would hand out urllib3's own stream, whose errors botocore does not translate.
         with closing(answer["Body"]) as body:
             data: bytes = body.read()
-        if len(data) == size:
             return data
-        if last:
-            raise StoreError(
-                "STORE_UNAVAILABLE",
-                f"The store sent {len(data)} bytes of {size} and ended the connection.",
-                "It may pass: try again. Then look at the network and at what stands between here and the store.",
-            )
-    except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
-        if last:
-            raise
-    return None
+    except ReadTimeoutError as error:
+        raise ResponseStreamingError(error=error) from error
