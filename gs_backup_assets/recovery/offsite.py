@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -71,10 +72,13 @@ def mirror_beside(primary: Store, offsite: Store, database: str) -> int:
     top = f"{database}/logical"
     mine, theirs = ([listed.key for listed in store.objects(top, skip=("dump",))] for store in (primary, offsite))
     there = set(theirs)
+    paths: dict[str, list[str]] = defaultdict(list)  # of each backup: there may be thousands
+    for key in mine:
+        if len(parts := key.removeprefix(f"{top}/").split("/", 2)) == 3:
+            paths[f"{top}/{parts[0]}/{parts[1]}"].append(parts[2])
     brought = 0
-    folders = [key.removesuffix(f"/{NAME}") for key in theirs if key.endswith(f"/{NAME}")]
-    for folder in folders:
-        for path in _beside(key.removeprefix(f"{folder}/") for key in mine if key.startswith(f"{folder}/")):
+    for folder in (key.removesuffix(f"/{NAME}") for key in theirs if key.endswith(f"/{NAME}")):
+        for path in _beside(paths[folder]):
             if f"{folder}/{path}" not in there:
                 _copy_small(primary, offsite, f"{folder}/{path}")
                 brought += 1
@@ -124,7 +128,7 @@ def due_for_reading_back(partitions: Sequence[str], today: date, every_days: int
     return [day for day in partitions if date.fromisoformat(day).toordinal() % every_days == turn]
 
 
-def _beside(paths: Iterator[str]) -> list[str]:
+def _beside(paths: Iterable[str]) -> list[str]:
     """What lies beside the files, in an order in which it may break off: a proof's record comes last."""
     order = {KEYS: 0, SUMS: 1, HOLD: 1}
     found = [path for path in paths if path.split("/")[0] in (*order, PROOFS)]
