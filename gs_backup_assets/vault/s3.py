@@ -56,7 +56,7 @@ class S3Store:
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         self.options = options
-        self.pauses = PAUSES
+        self.pauses: tuple[float, ...] = PAUSES
         self._threads = Threads(_THREADS, "s3")
 
     def describe(self) -> str:
