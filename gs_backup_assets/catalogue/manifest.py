@@ -16,6 +16,7 @@ from gs_backup_assets.postgres.inventory import Omission
 from gs_backup_assets.postgres.release import Release
 from gs_backup_assets.postgres.roles import Role
 from gs_backup_assets.postgres.schema import SchemaObject
+from gs_backup_assets.postgres.settings import Setting
 from gs_backup_assets.vault.digests import Digests, Parts
 from gs_backup_assets.vault.encryption import SUFFIX
 from gs_backup_assets.vault.store import MANIFEST
@@ -140,6 +141,12 @@ class Manifest(_Record):
     @property
     def stored_bytes(self) -> int:
         return sum(file.stored.size for file in self.files)
+
+    @property
+    def shown(self) -> Manifest:
+        """The same without the values of settings, which manifests from before `settings.sql` have."""
+        prints = tuple(s.print if isinstance(s, Setting) else s for s in self.source.settings)
+        return self.model_copy(update={"source": self.source.model_copy(update={"settings": prints})})
 
     @property
     def folder(self) -> str:

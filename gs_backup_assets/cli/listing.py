@@ -151,7 +151,7 @@ def entry_document(entry: Entry, *, detailed: bool = False) -> dict[str, Any]:
         "encryption_key": manifest.encryption.key_id if manifest and manifest.encryption else None,
     }
     if detailed:
-        document["manifest"] = manifest.model_dump(mode="json", exclude={"schema_objects"}) if manifest else None
+        document["manifest"] = manifest.shown.model_dump(mode="json", exclude={"schema_objects"}) if manifest else None
         document["proof"] = proof.model_dump(mode="json") if proof else None
     return document
 

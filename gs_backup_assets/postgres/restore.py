@@ -264,8 +264,10 @@ _TABLESPACE_LINE = re.compile(
 
 
 # What psql would take for a command of its own stands outside of quotes; pg_dumpall writes none but these two.
-_QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|^--[^\n]*$""", re.MULTILINE)
+_INERT = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|^--[^\n]*$""", re.MULTILINE)
 _RESTRICT = re.compile(r"^\\(?:un)?restrict \w+$", re.MULTILINE)
+# Where the server's message goes on with a setting's value, or with what it could not read: both may be secrets.
+_BEFORE_VALUE = re.compile(r'(?<="): | at or near ')
 
 
 def apply_globals(
@@ -283,7 +285,7 @@ def apply_globals(
     this machine, is not run at all (`GLOBALS_UNSAFE`).
     """
     text = _RESTRICT.sub("", globals_sql.read_text(encoding="utf-8"))
-    if "\\" in _QUOTED.sub("", text):
+    if "\\" in _INERT.sub("", text):
         message = "it holds commands for psql, which pg_dumpall does not write"
         return (RestoreError("GLOBALS_UNSAFE", Origin.BACKUP, "globals.sql", message),)
     skip = {*existing_roles, *(quote(role) for role in existing_roles)}
@@ -303,7 +305,8 @@ def apply_globals(
     for line in finished.stderr:
         if match := re.search(r":\s+(?:ERROR|FATAL):\s+(.*)$", line) or re.search(r"error: (.*)$", line):
             code, origin = classify(match[1])
-            errors.append(RestoreError(code, origin, "globals.sql", match[1]))
+            message = _BEFORE_VALUE.split(match[1], maxsplit=1)[0]
+            errors.append(RestoreError(code, origin, "globals.sql", message))
     return _judge(finished, tuple(errors))
 
 

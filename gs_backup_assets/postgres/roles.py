@@ -1,10 +1,13 @@
-"""Roles as a backup must bring them back: attributes, memberships and settings; never passwords or their verifiers."""
+"""Roles as a backup must bring them back: attributes, memberships, digests of settings; never anything secret."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from gs_backup_assets.postgres.connection import Connection, query
+from gs_backup_assets.postgres.settings import value_digest
 
 # What CREATE ROLE can say (PostgreSQL manual, "CREATE ROLE"), in the words of the command.
 _ATTRIBUTES = {
@@ -18,17 +21,42 @@ _ATTRIBUTES = {
 }
 
 
-class Role(BaseModel):
-    """A role: its attributes, the roles that it is a member of (with the admin option or not), and its settings."""
-
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RoleSetting(_Record):
+    """One `ALTER ROLE ... SET`; `sha256` is of its value, which may be a secret."""
+
+    name: str
+    sha256: str
+
+
+class Role(_Record):
+    """A role: its attributes, the roles that it is a member of (with the admin option or not), and its settings."""
 
     name: str
     attributes: tuple[str, ...]
     connection_limit: int
     valid_until: str | None
     member_of: tuple[str, ...]
-    settings: tuple[str, ...]
+    settings: tuple[RoleSetting, ...]
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _without_values(cls, settings: Any) -> Any:
+        # Both the server and manifests from before `settings.sql` have `name=value`. Only the digest is kept.
+        return [_setting_print(one) if isinstance(one, str) else one for one in settings]
+
+    @field_validator("settings")
+    @classmethod
+    def _in_order(cls, settings: tuple[RoleSetting, ...]) -> tuple[RoleSetting, ...]:
+        return tuple(sorted(settings, key=lambda setting: setting.name))
+
+
+def _setting_print(stored: str) -> RoleSetting:
+    name, _, value = stored.partition("=")
+    return RoleSetting(name=name, sha256=value_digest(value))
 
 
 def read_roles(connection: Connection) -> tuple[Role, ...]:
@@ -48,7 +76,7 @@ def read_roles(connection: Connection) -> tuple[Role, ...]:
             connection_limit=limit,
             valid_until=until,
             member_of=tuple(members.get(name, ())),
-            settings=tuple(sorted(settings or ())),
+            settings=settings or (),
         )
         for name, limit, until, settings, *flags in query(
             connection,

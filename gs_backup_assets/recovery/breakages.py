@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue.manifest import SUMS, Manifest, StoredFile
+from gs_backup_assets.recovery.stored_settings import SETTINGS_FILE
 from gs_backup_assets.recovery.take import DUMP_FOLDER, GLOBALS_FILE
 
 TOC = f"{DUMP_FOLDER}/toc.dat"
@@ -73,7 +74,8 @@ class Copy:
 
     def redigest(self) -> None:
         """Write manifest and checksums anew for the files as they are: no checksum can find what is wrong then."""
-        paths = [GLOBALS_FILE, *(f"{DUMP_FOLDER}/{path.name}" for path in (self.folder / DUMP_FOLDER).iterdir())]
+        dump = (f"{DUMP_FOLDER}/{path.name}" for path in (self.folder / DUMP_FOLDER).iterdir())
+        paths = [GLOBALS_FILE, SETTINGS_FILE, *dump]
         contents = {path: self.read(path) for path in sorted(paths)}
         files = tuple(
             StoredFile(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())

@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 
 from gs_backup_assets.catalogue.proof import TableOutcome
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
-from gs_backup_assets.postgres.database import Setting
 from gs_backup_assets.postgres.fingerprint import Fingerprint, LargeObjectsPrint, Level, SequencePrint, SequenceState
 from gs_backup_assets.postgres.inventory import Omission
 from gs_backup_assets.postgres.schema import SchemaObject
+from gs_backup_assets.postgres.settings import RecordedSetting
 from gs_backup_assets.words import counted
 
 _BROKE = "The backup does not hold what the source held: use another one, and keep this one to find out why."
@@ -221,8 +221,8 @@ def _identity(item: SchemaObject) -> tuple[str, str, str, str]:
 def schema_equal(
     source: Sequence[SchemaObject],
     restored: Sequence[SchemaObject],
-    source_settings: Sequence[Setting],
-    restored_settings: Sequence[Setting],
+    source_settings: Sequence[RecordedSetting],
+    restored_settings: Sequence[RecordedSetting],
     *,
     owners: bool,
     around: Sequence[Finding] = (),
@@ -246,11 +246,7 @@ def schema_equal(
         elif owners and a.owner != b.owner:
             message = f"{label} belongs to {b.owner}, in the source to {a.owner}."
             findings.append(Finding(code="OWNER_DIFFERS", message=message, hint=_BROKE))
-    kept = {(s.role, s.name): s.value for s in restored_settings}
-    for setting in source_settings if owners else [s for s in source_settings if not s.role]:
-        if kept.get((setting.role, setting.name)) != setting.value:
-            message = f"The setting {setting.label} was not restored."
-            findings.append(Finding(code="SETTING_DIFFERS", message=message, hint=_BROKE))
+    findings += _settings_differ([s for s in source_settings if owners or not s.role], restored_settings)
     scope = "" if owners else "; owners and privileges were not compared on this server"
     return _result(
         "schema_equal",
@@ -259,3 +255,18 @@ def schema_equal(
         f"{len(findings)} objects differ",
         {"objects_compared": len(mine), "objects_differing": len(findings)},
     )
+
+
+def _settings_differ(source: Sequence[RecordedSetting], restored: Sequence[RecordedSetting]) -> list[Finding]:
+    """Settings by their names and the digests of their values: a value may be a secret, and is never told."""
+    mine, yours = ({(s.role, s.name): s for s in settings} for settings in (source, restored))
+    messages = []
+    for key in sorted({*mine, *yours}):
+        a, b = mine.get(key), yours.get(key)
+        if b is None:
+            messages.append(f"The setting {mine[key].label} was not restored.")
+        elif a is None:
+            messages.append(f"The setting {b.label} was not in the source.")
+        elif a.sha256 != b.sha256:
+            messages.append(f"The setting {b.label} has another value than in the source.")
+    return [Finding(code="SETTING_DIFFERS", message=message, hint=_BROKE) for message in messages]

@@ -27,13 +27,13 @@ from gs_backup_assets.integrity.rules import Rule, RuleSet, load_rules
 from gs_backup_assets.postgres.amcheck import run_amcheck
 from gs_backup_assets.postgres.cluster import drop_database
 from gs_backup_assets.postgres.connection import connect
-from gs_backup_assets.postgres.database import apply_settings, read_settings, reset_settings
 from gs_backup_assets.postgres.fingerprint import take_fingerprint
 from gs_backup_assets.postgres.inventory import take_inventory
 from gs_backup_assets.postgres.properties import apply_properties, read_properties
 from gs_backup_assets.postgres.restore import NO_TRIGGERS
 from gs_backup_assets.postgres.roles import read_roles
 from gs_backup_assets.postgres.schema import read_schema
+from gs_backup_assets.postgres.settings import apply_settings, read_settings, reset_settings
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery import equality
 from gs_backup_assets.recovery.equality import not_verified
@@ -41,6 +41,7 @@ from gs_backup_assets.recovery.judgement import foreign_keys_hold, restore_clean
 from gs_backup_assets.recovery.restoring import Restored, restore_fetched
 from gs_backup_assets.recovery.servers import RestoreServer, proof_server
 from gs_backup_assets.recovery.stored_bytes import CHECK, fetch
+from gs_backup_assets.recovery.stored_settings import fetched_settings
 from gs_backup_assets.recovery.surroundings import properties_differ, roles_differ, views_differ
 from gs_backup_assets.recovery.take import jobs_of
 from gs_backup_assets.system.workspace import workspace
@@ -203,7 +204,7 @@ def compare_restored(
             manifest,
             restored,
             server,
-            restored.target.write_service_file(spool),
+            spool,
             views=views_differ(manifest.omissions, inventory.omissions),
             keep_settings=keep_settings,
         )
@@ -222,17 +223,18 @@ def _schema_equal(
     manifest: Manifest,
     restored: Restored,
     server: RestoreServer,
-    environment: dict[str, str],
+    spool: Path,
     *,
     views: Sequence[Finding],
     keep_settings: bool,
 ) -> CheckResult:
+    environment = restored.target.write_service_file(spool)
     objects = read_schema(server.toolchain, environment, revalidated=restored.not_valid)
     database = restored.target.database
-    wanted = [s for s in manifest.source.settings if server.owners or not s.role]
+    settings, unsafe = fetched_settings(manifest, spool)
     with connect(server.admin) as connection:
-        refused = apply_settings(connection, database, wanted)
-        around = [*views]
+        refused = apply_settings(connection, database, [s for s in settings if server.owners or not s.role])
+        around = [*unsafe, *views]
         if server.owners:
             around += roles_differ(manifest.roles, read_roles(connection), restored.roles_before)
             if manifest.source.properties is not None:

@@ -25,7 +25,9 @@ def roles_differ(source: Sequence[Role], restored: Sequence[Role], ignore: Colle
             findings.append(Finding(code="ROLE_MISSING", message=f"The role {role.name} was not restored.", hint=_HINT))
         elif found != role:
             names = [name for name in Role.model_fields if getattr(found, name) != getattr(role, name)]
-            message = f"The role {role.name} differs in {', '.join(names).replace('_', ' ')}."
+            changed = {setting.name for setting in {*role.settings} ^ {*found.settings}}
+            which = f" ({', '.join(sorted(changed))})" if changed else ""
+            message = f"The role {role.name} differs in {', '.join(names).replace('_', ' ')}{which}."
             findings.append(Finding(code="ROLE_DIFFERS", message=message, hint=_HINT))
     return findings
 

@@ -29,6 +29,7 @@ from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.instructions import NAME as INSTRUCTIONS
 from gs_backup_assets.recovery.instructions import leave_instructions
 from gs_backup_assets.recovery.keyring import begin_encryption, key_for_new_backups
+from gs_backup_assets.recovery.stored_settings import SETTINGS_FILE, save_settings
 from gs_backup_assets.recovery.storing import store_files
 from gs_backup_assets.system.threads import clean_up
 from gs_backup_assets.system.workspace import workspace
@@ -132,6 +133,7 @@ def _read_source(
         if not dump.role_passwords:
             warnings.append("The role is not a superuser: roles are backed up without their passwords.")
         facts = database_facts(snapshot.connection)
+        save_settings(snapshot.connection, spool)
         roles = read_roles(snapshot.connection)
         level = Level(settings.logical.fingerprint)
         fingerprint, schema = _dump_and_fingerprint(
@@ -265,7 +267,7 @@ def _compression(settings: DatabaseSettings, toolchain: Toolchain, warnings: lis
 
 def _store_files(draft: Manifest, spool: Path, store: Store, master: MasterKey | None, progress: Progress) -> Manifest:
     """Bring the spool into the store; the manifest makes it a backup."""
-    paths = sorted(path for path in (spool / GLOBALS_FILE, *(spool / DUMP_FOLDER).iterdir()))
+    paths = sorted(path for path in (spool / GLOBALS_FILE, spool / SETTINGS_FILE, *(spool / DUMP_FOLDER).iterdir()))
     total = sum(path.stat().st_size for path in paths)
     if store.exists(f"{draft.folder}/{manifests.NAME}"):
         raise StoreError(

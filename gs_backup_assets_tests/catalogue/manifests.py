@@ -10,10 +10,11 @@ from gs_backup_assets.catalogue.catalogue import parse_id
 from gs_backup_assets.catalogue.manifest import DumpRecord, Manifest, ServerRecord, StoredFile, backup_id
 from gs_backup_assets.catalogue.proof import Blame, ProofRecord
 from gs_backup_assets.catalogue.verdict import CheckResult, Status, Verdict
-from gs_backup_assets.postgres.database import DatabaseFacts, Extension, Setting
+from gs_backup_assets.postgres.database import DatabaseFacts, Extension
 from gs_backup_assets.postgres.fingerprint import Fingerprint, Level, SequencePrint, SequenceState, TablePrint
 from gs_backup_assets.postgres.inventory import Omission
 from gs_backup_assets.postgres.schema import SchemaObject
+from gs_backup_assets.postgres.settings import SettingPrint
 from gs_backup_assets.vault.local import LocalStore
 
 NOW = datetime(2026, 11, 22, 8, 0, 3, tzinfo=timezone.utc)
@@ -44,7 +45,7 @@ def made_up(
             total_bytes=10,
             bootstrap_role="postgres",
             extensions=(Extension(name="pg_trgm", version="1.6"),),
-            settings=(Setting(role="", name="work_mem", value="1MB"),),
+            settings=(SettingPrint(role="", name="work_mem", sha256="12" * 32),),
         ),
         dump=DumpRecord(programs="17.10", compression="zstd:1", jobs=2, role_passwords=True),
         files=(StoredFile(path="dump/toc.dat", size=3, sha256="ab" * 32),),

@@ -24,6 +24,7 @@ from gs_backup_assets.catalogue.manifest import (
 )
 from gs_backup_assets.catalogue.sealed import seal
 from gs_backup_assets.errors import StoreError
+from gs_backup_assets.postgres.settings import Setting, SettingPrint
 from gs_backup_assets_tests.catalogue.manifests import made_up
 
 MANIFEST = made_up()
@@ -112,6 +113,24 @@ def test_a_manifest_cannot_choose_a_place_outside_its_folder(path: str) -> None:
     contents = MANIFEST.model_dump(mode="json")
     contents["files"][0]["path"] = path
     assert refusal(signed(contents)) == "MANIFEST_DAMAGED"
+
+
+def test_values_of_settings_in_older_manifests_are_read_and_not_shown() -> None:
+    contents = MANIFEST.model_dump(mode="json")
+    contents["schema_version"] = 1
+    contents["source"]["settings"] = [{"role": "", "name": "app.secret", "value": "hunter2"}]
+    role = {"name": "r", "attributes": [], "connection_limit": -1, "valid_until": None, "member_of": []}
+    contents["roles"] = [{**role, "settings": ["app.a=hunter=2", "app.a.b=hunter3"]}]
+    manifest = decode(signed(contents), folder=MANIFEST.folder)
+    (setting,) = manifest.source.settings
+    assert isinstance(setting, Setting) and setting.value == "hunter2"
+    digest = hashlib.sha256(b"hunter2").hexdigest()
+    assert manifest.shown.source.settings == (SettingPrint(role="", name="app.secret", sha256=digest),)
+    assert [(s.name, s.sha256) for s in manifest.roles[0].settings] == [
+        ("app.a", hashlib.sha256(b"hunter=2").hexdigest()),
+        ("app.a.b", hashlib.sha256(b"hunter3").hexdigest()),
+    ]
+    assert b"hunter" not in encode(manifest.shown)
 
 
 moments = st.datetimes(datetime(2000, 1, 1), datetime(2099, 1, 1), timezones=st.just(timezone.utc))

@@ -23,6 +23,7 @@ from gs_backup_assets.postgres.connection import Target, connect, query
 from gs_backup_assets.postgres.fingerprint import take_fingerprint
 from gs_backup_assets.postgres.inventory import take_inventory
 from gs_backup_assets.postgres.schema import read_schema
+from gs_backup_assets.postgres.settings import read_settings
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery import equality
 from gs_backup_assets.recovery.prove import prove
@@ -68,6 +69,7 @@ def source(server17: Cluster) -> Iterator[Target]:
     with fresh_database(server17) as target:
         with connect(target) as connection:
             load_sample(connection, scale=0.05)
+            query(connection, f"ALTER DATABASE {target.database} SET app.greeting TO 'it''s :me'")
         yield target
 
 
@@ -162,7 +164,7 @@ def assert_equal(manifest: Manifest, machine: RestoreServer, folder: Path) -> No
     """Rows, contents, sequences and schema of the restored database are those of the source's snapshot."""
     target = machine.admin.with_database("restored")
     with connect(target) as connection:
-        inventory = take_inventory(connection)
+        inventory, settings = take_inventory(connection), read_settings(connection)
     restored = take_fingerprint(target, inventory, level=manifest.fingerprint.level, jobs=1)
     objects = read_schema(machine.toolchain, target.write_service_file(folder))
     tables = equality.compare_tables(manifest.fingerprint, restored)
@@ -170,7 +172,7 @@ def assert_equal(manifest: Manifest, machine: RestoreServer, folder: Path) -> No
         equality.rows_equal(manifest.fingerprint, tables),
         equality.contents_equal(manifest.fingerprint, restored, tables),
         equality.sequences_equal(manifest.fingerprint, restored),
-        equality.schema_equal(manifest.schema_objects, objects, (), (), owners=True),
+        equality.schema_equal(manifest.schema_objects, objects, manifest.source.settings, settings, owners=True),
     )
     assert {check.name: check.status for check in checks} == {check.name: Status.PASSED for check in checks}, checks
     assert manifest.fingerprint.rows > 1000

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
 from gs_backup_assets.postgres.cluster import Cluster
 from gs_backup_assets.postgres.connection import Target, connect
-from gs_backup_assets.postgres.database import Setting, read_settings
 from gs_backup_assets.postgres.fingerprint import (
     Fingerprint,
     Level,
@@ -24,6 +23,7 @@ from gs_backup_assets.postgres.fingerprint import (
 )
 from gs_backup_assets.postgres.inventory import Omission, take_inventory
 from gs_backup_assets.postgres.schema import SchemaObject, read_schema
+from gs_backup_assets.postgres.settings import RecordedSetting, Setting, read_settings
 from gs_backup_assets.recovery import equality
 from gs_backup_assets_tests.chain import codes, execute
 
@@ -52,7 +52,7 @@ class State:
 
     fingerprint: Fingerprint
     schema: tuple[SchemaObject, ...]
-    settings: tuple[Setting, ...]
+    settings: tuple[RecordedSetting, ...]
 
 
 def _state(cluster: Cluster, target: Target, folder: Path, level: Level = Level.FULL) -> State:
