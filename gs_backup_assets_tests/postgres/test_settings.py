@@ -114,9 +114,9 @@ def test_psql_stores_them_by_the_script(any_server: Cluster, tmp_path: Path) -> 
                 settings = read_settings(connection, database)
             script = tmp_path / "settings.sql"
             script.write_text(settings_script(assignments(settings)), encoding="utf-8")
-            psql: list[str | Path] = [any_server.toolchain.program("psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
+            psql: list[str | Path] = [any_server.toolchain.program("psql"), "--no-psqlrc", "--set=ON_ERROR_STOP=1"]
             environment = admin.write_service_file(tmp_path)
-            done = run([*psql, f"--set=database={name}", f"--file={script}"], environment=environment)
+            done = run([*psql, "--quiet", f"--set=database={name}", f"--file={script}"], environment=environment)
             assert (done.status, done.stderr) == (0, ())
             with connect(admin) as connection:
                 assert read_settings(connection, name) == settings
