@@ -118,6 +118,13 @@ class S3StoreConfig(_Section):
 StoreConfig = Annotated[LocalStoreConfig | S3StoreConfig, Discriminator("kind")]
 
 
+def _place(store: LocalStoreConfig | S3StoreConfig) -> tuple[object, ...]:
+    """What makes two stores one."""
+    if isinstance(store, LocalStoreConfig):
+        return (store.path.expanduser(),)
+    return (store.endpoint, store.bucket, store.prefix)
+
+
 def _local_by_default(value: Any) -> Any:
     return {"kind": "local", **value} if isinstance(value, dict) else value
 
@@ -125,15 +132,18 @@ def _local_by_default(value: Any) -> Any:
 class Stores(_Section):
     """Where backups rest: the primary store, and a second one in another place.
 
-    Every backup off-site is read back once in `read_back_days`, on the ticks of `read_back_schedule`.
+    Every day some of the backups off-site are read back, so that each has its turn once in `read_back_days` days.
     """
 
     primary: Annotated[StoreConfig, BeforeValidator(_local_by_default)] = LocalStoreConfig()
     offsite: Annotated[StoreConfig, BeforeValidator(_local_by_default)] | None = None
     read_back_days: PositiveInt = 30
-    read_back_schedule: str = "0 5 * * *"
 
-    _known_schedule = field_validator("read_back_schedule")(_schedule)
+    @model_validator(mode="after")
+    def _two_places(self) -> Stores:
+        if self.offsite is not None and _place(self.primary) == _place(self.offsite):
+            raise ValueError("the off-site store is the primary one: a copy has to be in another place")
+        return self
 
 
 class RawKeyConfig(_Section):

@@ -83,7 +83,7 @@ def build_read_back_schedule(settings: DatabaseSettings, job: "UnresolvedAssetJo
     @dg.schedule(
         name=f"{settings.name}_offsite_read_back_schedule",
         job=job,
-        cron_schedule=settings.stores.read_back_schedule,
+        cron_schedule="0 5 * * *",
         execution_timezone=settings.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )

@@ -63,18 +63,22 @@ class Seen:
     target: str
     size: int
 
+    def fits(self, method: str, pattern: str) -> bool:
+        """Whether it has a method, `PUT` or one of `PUT|POST`, and `pattern` is found in its path and query."""
+        return self.method in method.split("|") and re.search(pattern, self.target) is not None
+
 
 @dataclass
 class _Rule:
     method: str
-    pattern: re.Pattern[str]
+    pattern: str
     fault: Fault
     skip: int
     times: int | None
 
     def fits(self, seen: Seen) -> bool:
         """Whether the fault is due at this request."""
-        if seen.method != self.method or not self.pattern.search(seen.target):
+        if not seen.fits(self.method, self.pattern):
             return False
         if self.skip:
             self.skip -= 1
@@ -103,12 +107,12 @@ class Proxy:
         self._stalled = threading.Event()
 
     def on(self, method: str, pattern: str, fault: Fault, *, skip: int = 0, times: int | None = 1) -> None:
-        """Let `fault` befall requests with a method whose path and query `pattern` is found in.
+        """Let `fault` befall requests with a method (`PUT|POST`: either) in whose path and query `pattern` is found.
 
         The first `skip` of them pass, then `times` are hit; None is for ever.
         """
         with self._lock:
-            self._rules.append(_Rule(method, re.compile(pattern), fault, skip, times))
+            self._rules.append(_Rule(method, pattern, fault, skip, times))
 
     def heal(self) -> None:
         """Nothing goes wrong any more, and the count of requests begins anew."""
@@ -127,7 +131,7 @@ class Proxy:
     def matching(self, method: str, pattern: str) -> list[Seen]:
         """The requests with a method and `pattern` in path and query, in their order."""
         with self._lock:
-            return [seen for seen in self.seen if seen.method == method and re.search(pattern, seen.target)]
+            return [seen for seen in self.seen if seen.fits(method, pattern)]
 
     def count(self, method: str, pattern: str) -> int:
         """How many of them came."""

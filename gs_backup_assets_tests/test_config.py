@@ -228,6 +228,17 @@ class Watched(Mapping[str, str]):
         return 0
 
 
+@pytest.mark.parametrize(
+    "stores",
+    [
+        "{primary: {path: a}, offsite: {kind: local, path: a}}",
+        "{primary: {kind: s3, bucket: bbb, prefix: /x/}, offsite: {kind: s3, bucket: bbb, prefix: x, region: r}}",
+    ],
+)
+def test_a_copy_has_to_be_in_another_place(load: Load, stores: str) -> None:
+    assert "another place" in refusal(load, f"{ONE}stores: {stores}\n")
+
+
 def test_loading_reads_no_secret(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched()
     with monkeypatch.context() as patch:

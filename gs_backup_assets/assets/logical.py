@@ -114,7 +114,7 @@ def build_logical_backup(
             with failure_noted(store, settings.name, by, "backup", ids=day):
                 manifest = take_backup(settings, target, store, context.partition_key, progress)
             unwritten = [_note_backup(store, manifest, by)]
-        swept, unswept = _sweep(store, settings.name)
+        swept, unswept = sweep_attempts(store, settings.name)
         for folder in swept:
             unwritten.append(note(store, settings.name, by, "sweep", ids={"folder": folder}, result="removed"))
         for refusal in filter(None, unwritten):
@@ -135,7 +135,7 @@ def build_logical_backup(
     return logical_backup
 
 
-def _sweep(store: Store, database: str) -> tuple[list[str], StoreError | None]:
+def sweep_attempts(store: Store, database: str) -> tuple[list[str], StoreError | None]:
     """Remove unfinished attempts. The backup is there already: a role that may not delete is no reason to fail."""
     try:
         return Catalogue(store, database).sweep(datetime.now(timezone.utc)), None

@@ -6,13 +6,20 @@ import dagster as dg
 
 from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, author, failure, from_check, step
-from gs_backup_assets.assets.logical import backup_of_partition, checksum_key
-from gs_backup_assets.catalogue.verdict import Status
+from gs_backup_assets.assets.logical import backup_of_partition, checksum_key, sweep_attempts
+from gs_backup_assets.catalogue.audit import note
+from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ProofFailed
-from gs_backup_assets.recovery.offsite import AUDIT_CHECK, copy_backup, mirror_beside, mirror_log, note_copy, uncopied
-from gs_backup_assets.recovery.offsite_check import CHECK, compare_copy
+from gs_backup_assets.recovery.copying import copy_and_compare
+from gs_backup_assets.recovery.offsite import AUDIT_CHECK, mirror_beside, mirror_log, uncopied
+from gs_backup_assets.recovery.offsite_check import CHECK, read_back_copies
 from gs_backup_assets.resources import VaultResource
+from gs_backup_assets.vault.opening import Vault
+
+# Older backups that a run brings beside its own: after an outage the copies are complete again in some days.
+_CAUGHT_UP = 3
 
 
 def offsite_key(settings: DatabaseSettings) -> dg.AssetKey:
@@ -20,7 +27,7 @@ def offsite_key(settings: DatabaseSettings) -> dg.AssetKey:
 
 
 class OffsiteCopyConfig(dg.Config):
-    """`read_back` reads every byte of the copy, instead of asking the store for its own checksums."""
+    """`read_back` copies nothing, and reads every byte of the day's copies."""
 
     read_back: bool = False
 
@@ -62,7 +69,8 @@ def build_offsite_copy(
         ],
         description=(
             "The day's newest backup in the **off-site store**: what is missing there is brought, the manifest last, "
-            "each part checked by the server; then the copy is compared. Broken off, it goes on where it was. "
+            "each part checked by the server; then the copy is compared. Broken off, it goes on where it was. Up to "
+            "three older backups that have no copy are brought as well. "
             "`verified_restore` proves this copy: it is the one that one would use. It fails when the store cannot be "
             "reached or refuses, when the primary copy is damaged, or when the copy is not what the manifest says."
         ),
@@ -70,44 +78,93 @@ def build_offsite_copy(
     def offsite_copy(
         context: dg.AssetExecutionContext, config: OffsiteCopyConfig, vault: VaultResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        with step(context, listener) as progress:
-            stores = vault.open(settings)
-            primary, offsite = stores.primary, stores.store("offsite")
-            entry = backup_of_partition(settings, primary, context.partition_key)
-            copied = copy_backup(primary, offsite, entry, progress)
-            with progress.stage("compare") as stage:
-                result = compare_copy(primary, offsite, entry, stage, read_back=config.read_back)
-            brought = mirror_beside(primary, offsite, settings.name)
-            waiting = [summary.id for summary in uncopied(primary, offsite, settings.name)]
-            refusal = note_copy(stores, entry, copied, result, author(context))
-            mirrored = mirror_log(primary, offsite, settings.name)
-        if refusal is not None:
-            context.log.warning(f"The audit log could not be written. {refusal}")
-        yield from_check(key, result, blocking=True)
-        yield from_check(key, mirrored, blocking=False)
-        if result.status is not Status.PASSED:
-            finding = result.findings[0]
-            raise failure(ProofFailed(finding.code, finding.message, finding.hint))
-        if waiting:
-            context.log.warning(
-                f"{len(waiting)} older backups have no copy off-site: {', '.join(waiting[:5])}. "
-                "`gs-backup copy` brings them, or a backfill of this asset."
-            )
-        seconds = progress.seconds["copy"]
-        yield dg.MaterializeResult(
-            asset_key=key,
-            data_version=dg.DataVersion(f"sha256:{entry.manifest_sha256}"),
-            metadata={
-                keys.BACKUP_ID: entry.id,
-                keys.STORE: f"{offsite.describe()}/{entry.folder}",
-                keys.FILES: copied.files + copied.present,
-                keys.COPIED_BYTES: copied.copied_bytes,
-                keys.STORED_BYTES: entry.require_manifest().stored_bytes,
-                keys.PROOFS_COPIED: brought,
-                keys.UNCOPIED_BACKUPS: len(waiting),
-                keys.COPIED_MB_PER_SECOND: round(copied.copied_bytes / 1e6 / max(seconds, 1e-6), 1),
-                **{keys.stage_seconds(name): round(s, 3) for name, s in progress.seconds.items()},
-            },
-        )
+        if config.read_back:
+            yield from _read_back(context, settings, vault.open(settings), listener)
+        else:
+            yield from _copy(context, settings, vault.open(settings), listener)
 
     return offsite_copy
+
+
+def _copy(
+    context: dg.AssetExecutionContext, settings: DatabaseSettings, stores: Vault, listener: ListenerFactory
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    key = offsite_key(settings)
+    primary, offsite = stores.primary, stores.store("offsite")
+    with step(context, listener) as progress:
+        entry = backup_of_partition(settings, primary, context.partition_key)
+        copied, result = copy_and_compare(stores, entry, progress, by=author(context), told=context.log.warning)
+        caught_up = 0
+        waiting = uncopied(primary, offsite, settings.name)
+        for summary in waiting[:_CAUGHT_UP] if result.status is Status.PASSED else ():
+            try:
+                older = Catalogue(primary, settings.name).find(summary.id)
+                _, compared = copy_and_compare(stores, older, progress, by=author(context), told=context.log.warning)
+                caught_up += compared.status is Status.PASSED
+            except ProofFailed as error:  # an old backup that is damaged is no reason to fail today's
+                context.log.warning(f"{summary.id} could not be copied. {error}")
+        brought = mirror_beside(primary, offsite, settings.name)
+        mirrored = mirror_log(primary, offsite, settings.name)
+    _, unswept = sweep_attempts(offsite, settings.name)
+    if unswept is not None:
+        context.log.warning(f"Unfinished copies could not be swept: {unswept}")
+    yield from _checked(key, result)
+    yield from_check(key, mirrored, blocking=False)
+    left = len(waiting) - caught_up
+    if left:
+        context.log.warning(f"{left} older backups have no copy off-site; `gs-backup copy` brings all of them at once.")
+    seconds = progress.seconds["copy"]
+    yield dg.MaterializeResult(
+        asset_key=key,
+        data_version=dg.DataVersion(f"sha256:{entry.manifest_sha256}"),
+        metadata={
+            keys.BACKUP_ID: entry.id,
+            keys.STORE: f"{offsite.describe()}/{entry.folder}",
+            keys.FILES: copied.files + copied.present,
+            keys.COPIED_BYTES: copied.copied_bytes,
+            keys.STORED_BYTES: entry.require_manifest().stored_bytes,
+            keys.PROOFS_COPIED: brought,
+            keys.UNCOPIED_BACKUPS: left,
+            keys.COPIED_MB_PER_SECOND: round(copied.copied_bytes / 1e6 / max(seconds, 1e-6), 1),
+            **{keys.stage_seconds(name): round(s, 3) for name, s in progress.seconds.items()},
+        },
+    )
+
+
+def _read_back(
+    context: dg.AssetExecutionContext, settings: DatabaseSettings, stores: Vault, listener: ListenerFactory
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    """The day's copies are read back, also where retention has let the primary ones go already."""
+    key = offsite_key(settings)
+    offsite = stores.store("offsite")
+    with step(context, listener) as progress:
+        with progress.stage("read back") as stage:
+            result = read_back_copies(offsite, settings.name, context.partition_key, stage)
+        ids = {"partition": context.partition_key}
+        refusal = note(
+            stores.primary,
+            settings.name,
+            author(context),
+            "read_back",
+            ids=ids,
+            result=result.status.value,
+            otherwise=offsite,
+        )
+    if refusal is not None:
+        context.log.warning(f"The audit log could not be written. {refusal}")
+    yield from _checked(key, result)
+    yield dg.MaterializeResult(
+        asset_key=key,
+        metadata={
+            keys.STORE: offsite.describe(),
+            keys.STORED_BYTES: result.metrics.get("offsite_bytes", 0),
+            **{keys.stage_seconds(name): round(s, 3) for name, s in progress.seconds.items()},
+        },
+    )
+
+
+def _checked(key: dg.AssetKey, result: CheckResult) -> Iterator[dg.AssetCheckResult]:
+    yield from_check(key, result, blocking=True)
+    if result.status is Status.FAILED:
+        finding = result.findings[0]
+        raise failure(ProofFailed(finding.code, finding.message, finding.hint))

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue.audit import FIRST_PREVIOUS, AuditLog, AuditRecord, decode, sha256
-from gs_backup_assets.catalogue.catalogue import parse_id
+from gs_backup_assets.catalogue.manifest import parse_id
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.vault.store import Listed, Store, keys

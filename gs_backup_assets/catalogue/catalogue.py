@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue import proof as proofs
-from gs_backup_assets.catalogue.manifest import HOLD, PROOFS, UNKNOWN_VERSION, Manifest, backup_folder
+from gs_backup_assets.catalogue.manifest import HOLD, PROOFS, UNKNOWN_VERSION, Manifest, backup_folder, parse_id
 from gs_backup_assets.catalogue.proof import ProofRecord
 from gs_backup_assets.catalogue.summary import Summaries, Summary, remembered
 from gs_backup_assets.catalogue.verdict import Verdict
@@ -18,9 +17,9 @@ from gs_backup_assets.errors import ConfigError, StoreError
 from gs_backup_assets.system.threads import Threads
 from gs_backup_assets.vault.store import Listed, Store
 
-_ID = re.compile(r"\d{8}T\d{6}Z")
 UNFINISHED_AFTER = timedelta(hours=24)
 _READERS = 8  # manifests read side by side, for stores that are far away
+_CLOCKS_DIFFER = timedelta(hours=1)  # more than clocks that are set may be apart
 _BULK = ("dump",)  # folders of a backup that say nothing about it
 
 
@@ -63,16 +62,6 @@ class Entry:
         """Why the manifest cannot be read."""
         assert self.damage is not None
         return self.damage
-
-
-def parse_id(backup_id: str) -> datetime:
-    """The moment that a backup id names; ValueError for what is none."""
-    if not _ID.fullmatch(backup_id):
-        raise ValueError(f"{backup_id!r} is no backup id")
-    # Not strptime, which takes half of the time of a listing of thousands.
-    year, month, day = int(backup_id[:4]), int(backup_id[4:6]), int(backup_id[6:8])
-    hour, minute, second = int(backup_id[9:11]), int(backup_id[11:13]), int(backup_id[13:15])
-    return datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
 
 
 def proof_id(record: ProofRecord) -> str:
@@ -164,11 +153,11 @@ class Catalogue:
         raise ConfigError(
             "BACKUP_NOT_FOUND",
             f"{self.store.describe()} has no backup {wanted!r} of {self.database}.",
-            "`gs-backup list` shows the backups that are there.",
+            "`gs-backup list` shows the backups that are there; --from primary or --from offsite chooses the store.",
         )
 
     def last_proven(self) -> Entry | None:
-        """The newest backup whose newest proof says PROVEN."""
+        """The newest backup that is PROVEN."""
         proven = next((s for s in self.summaries() if s.verdict is Verdict.PROVEN), None)
         return None if proven is None else self.find(proven.id)
 
@@ -227,19 +216,30 @@ class Catalogue:
             manifest, damage = manifests.decode(data, folder=folder), None
         except StoreError as error:
             manifest, damage = None, error
-        proof = self._newest_proof(folder, found, digest)
+        proof = self._decisive_proof(folder, found, digest)
         return Entry(self.database, found.partition, found.id, manifest, digest, damage, proof, found.held)
 
-    def _newest_proof(self, folder: str, found: _Found, manifest_sha256: str) -> ProofRecord | None:
+    def _decisive_proof(self, folder: str, found: _Found, manifest_sha256: str) -> ProofRecord | None:
+        """The newest proof of exactly this manifest, but a failure of one copy until the same copy passes again.
+
+        A proof of the other copy says nothing of the one that failed. A newest proof that cannot be read leaves the
+        backup open: it may have been a failure. One that was finished after it was stored comes from a clock that is
+        ahead, and proves nothing.
+        """
+        newest: dict[str, ProofRecord] = {}
         for name in found.proofs:
             with self.store.open(f"{folder}/{name}") as stream:
                 try:
                     record = proofs.decode(stream.read(), key=name)
                 except StoreError:
-                    continue  # a damaged proof proves nothing; an older one may still stand
-            if record.manifest_sha256 == manifest_sha256:
-                return record
-        return None
+                    if not newest:
+                        return None
+                    continue
+            skewed = record.finished_at > found.objects[name].modified + _CLOCKS_DIFFER
+            if record.manifest_sha256 == manifest_sha256 and not (skewed and record.verdict is Verdict.PROVEN):
+                newest.setdefault(record.store, record)
+        failed = [record for record in newest.values() if record.verdict is Verdict.FAILED]
+        return next(iter(failed or newest.values()), None)
 
 
 def _summary(entry: Entry) -> Summary:

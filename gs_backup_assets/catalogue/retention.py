@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from gs_backup_assets.catalogue.catalogue import parse_id
+from gs_backup_assets.catalogue.manifest import parse_id
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config_sections import Retention
 

@@ -9,11 +9,12 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import gs_backup_assets
+from gs_backup_assets.catalogue.manifest import backup_folder, parse_id
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.system.cache import cache_root
 
@@ -39,12 +40,12 @@ class Summary:
     @property
     def taken_at(self) -> datetime:
         """When the backup was started, read from its id; aware, in UTC."""
-        return datetime.strptime(self.id, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+        return parse_id(self.id)
 
     @property
     def folder(self) -> str:
         """The backup's folder in the store."""
-        return f"{self.database}/logical/{self.partition}/{self.id}"
+        return backup_folder(self.database, self.partition, self.id)
 
     def held_as(self, held: bool) -> Summary:
         """The same backup, held or not: holds come and go without a trace in manifest and proofs."""

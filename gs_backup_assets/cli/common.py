@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gs_backup_assets.errors import ConfigError, ExitStatus
+from gs_backup_assets.errors import ConfigError, ExitStatus, StoreError
 from gs_backup_assets.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gs_backup_assets.catalogue.catalogue import Entry
     from gs_backup_assets.config import DatabaseSettings
-    from gs_backup_assets.vault.opening import Which
+    from gs_backup_assets.vault.opening import Vault, Which
 
 ConfigOption = Annotated[
     Path | None,
@@ -62,6 +63,19 @@ def chosen_copy(name: str | None) -> Which | None:
     if name in choices:
         return choices[name]
     raise ConfigError("FROM_INVALID", f"--from knows no {name!r}.", "Write --from primary or --from offsite.")
+
+
+def find_backup(vault: Vault, which: Which, database: str, wanted: str) -> Entry:
+    """A backup in the chosen store; where that cannot be used, the error names the way to the other copy."""
+    from gs_backup_assets.catalogue.catalogue import Catalogue
+
+    try:
+        return Catalogue(vault.store(which), database).find(wanted)
+    except StoreError as error:
+        if vault.offsite is None:
+            raise
+        other = "primary" if which == "offsite" else "offsite"
+        raise StoreError(error.code, error.message, f"{error.hint} Or use the other copy: --from {other}.") from error
 
 
 def emit(document: dict[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:

@@ -16,11 +16,13 @@ from gs_backup_assets.cli.common import (
     human_bytes,
     terminal_progress,
 )
-from gs_backup_assets.errors import ExitStatus
+from gs_backup_assets.errors import ConfigError, ExitStatus, ProofFailed
 from gs_backup_assets.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from gs_backup_assets.catalogue.verdict import CheckResult
 
 BackupsArgument = Annotated[
     list[str] | None, typer.Argument(help="Backup ids, days, or latest.", show_default="all that are missing off-site")
@@ -41,25 +43,31 @@ def copy(
     from gs_backup_assets.catalogue.audit import Author
     from gs_backup_assets.catalogue.catalogue import Catalogue
     from gs_backup_assets.config import load_config
-    from gs_backup_assets.recovery.offsite import copy_backup, mirror_beside, mirror_log, note_copy, uncopied
-    from gs_backup_assets.recovery.offsite_check import compare_copy
+    from gs_backup_assets.recovery.copying import copy_and_compare
+    from gs_backup_assets.recovery.offsite import Copied, mirror_beside, mirror_log, uncopied
     from gs_backup_assets.vault.opening import open_vault
 
     settings = load_config(config).database(database)
     vault = open_vault(settings)
     primary, offsite = vault.primary, vault.store("offsite")
     catalogue = Catalogue(primary, settings.name)
+    if catalogue.latest() is None:
+        raise ConfigError(
+            "NO_BACKUPS",
+            f"{primary.describe()} holds no backup of {settings.name}: there is nothing to copy.",
+            "If it is lost, the copies are still there: `gs-backup list --from offsite`.",
+        )
     wanted = backups or [summary.id for summary in reversed(uncopied(primary, offsite, settings.name))]
     progress = terminal_progress()
     results: list[dict[str, Any]] = []
     for name in wanted:
         entry = catalogue.find(name)
-        copied = copy_backup(primary, offsite, entry, progress)
-        with progress.stage("compare") as stage:
-            check = compare_copy(primary, offsite, entry, stage, read_back=read_back)
-        not_logged = note_copy(vault, entry, copied, check, Author.here("copy"))
-        if not_logged is not None:
-            sys.stderr.write(f"The audit log could not be written: {not_logged}\n")
+        try:
+            copied, check = copy_and_compare(
+                vault, entry, progress, by=Author.here("copy"), told=_warn, read_back=read_back
+            )
+        except ProofFailed as error:  # one that is damaged here must not keep the others from their copies
+            copied, check = Copied(0, 0, 0), _refused(error)
         results.append(
             {
                 "id": entry.id,
@@ -84,6 +92,18 @@ def copy(
     emit(document, json, lambda console: _show(console, document))
     good = all(result["status"] == "passed" for result in (*results, document["audit_log"]))
     finish(ExitStatus.GOOD if good else ExitStatus.FAILED)
+
+
+def _warn(words: str) -> None:
+    sys.stderr.write(f"{words}\n")
+
+
+def _refused(error: ProofFailed) -> CheckResult:
+    from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
+    from gs_backup_assets.recovery.offsite_check import CHECK
+
+    finding = Finding(code=error.code, message=error.message, hint=error.hint)
+    return CheckResult(name=CHECK, status=Status.FAILED, summary=f"not copied: {error.code}", findings=(finding,))
 
 
 def _show(console: Console, document: dict[str, Any]) -> None:

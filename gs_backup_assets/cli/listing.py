@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from gs_backup_assets.catalogue.proof import ProofRecord
     from gs_backup_assets.catalogue.summary import Summary
     from gs_backup_assets.catalogue.verdict import Verdict
+    from gs_backup_assets.vault.opening import Vault
 
 _STYLES = {"PROVEN": "bold green", "FAILED": "bold red", "NOT_VERIFIED": "bold yellow"}
 _SIGNS = {"passed": "[green]✔[/]", "failed": "[red]✘[/]", "not_verified": "[yellow]?[/]"}
@@ -51,9 +53,7 @@ def list_backups(
     vault = open_vault(settings)
     which = chosen_copy(copy) or "primary"
     summaries = Catalogue(vault.store(which), settings.name).summaries()
-    copies: set[str] | None = None
-    if which == "primary" and vault.offsite is not None:
-        copies = {summary.id for summary in Catalogue(vault.offsite, settings.name).summaries()}
+    copies = _copies(vault, settings.name) if which == "primary" else None
     holds = {s.id: document for s in summaries if s.held and (document := hold_document(vault.store(which), s))}
 
     def show_table(console: Console) -> None:
@@ -61,7 +61,10 @@ def list_backups(
 
         if not summaries:
             where = vault.store(which).describe()
-            console.print(f"{where} holds no backup of {settings.name}. `gs-backup run` takes one.", markup=False)
+            hint = "`gs-backup run` takes one."
+            if copies:
+                hint = f"{counted(len(copies), 'copy', 'copies')} off-site: `gs-backup list --from offsite`."
+            console.print(f"{where} holds no backup of {settings.name}. {hint}", markup=False)
             return
         headings = [
             "backup",
@@ -113,6 +116,20 @@ def show(  # noqa: PLR0917 - Typer makes its options of them
             console.print(f"\n{hold_words(hold)}", markup=False)
 
     emit({**entry_document(entry, detailed=True), "hold": hold}, json, tell)
+
+
+def _copies(vault: Vault, database: str) -> set[str] | None:
+    """Ids of the backups off-site; None where there is no such store, or it cannot be asked, which is told."""
+    from gs_backup_assets.catalogue.catalogue import Catalogue
+    from gs_backup_assets.errors import StoreError
+
+    if vault.offsite is None:
+        return None
+    try:
+        return {summary.id for summary in Catalogue(vault.offsite, database).summaries()}
+    except StoreError as error:
+        sys.stderr.write(f"What is off-site is not known. {error}\n")
+        return None
 
 
 def _summary_document(summary: Summary, copies: set[str] | None) -> dict[str, Any]:
@@ -174,9 +191,7 @@ def show_entry(console: Console, entry: Entry) -> None:
     for omission in manifest.omissions:
         console.print(f"[yellow]![/] left out: {omission.name}: {omission.reason}", markup=False)
     if entry.proof is None:
-        console.print(
-            f"\n{verdict_text(entry.verdict)}: it was never restored. `gs-backup verify {entry.id}` does."
-        )
+        console.print(f"\n{verdict_text(entry.verdict)}: it was never restored. `gs-backup verify {entry.id}` does.")
         return
     _show_proof(console, entry.proof, manifest.stages)
 

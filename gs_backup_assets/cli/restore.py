@@ -15,6 +15,7 @@ from gs_backup_assets.cli.common import (
     StoreOption,
     chosen_copy,
     emit,
+    find_backup,
     finish,
     settings_of,
     terminal_progress,
@@ -71,7 +72,6 @@ def restore(  # noqa: PLR0917 - Typer makes its options of them
 ) -> None:
     """Restore a backup into a new database and compare it with its manifest. Needs no source and no Dagster."""
     from gs_backup_assets.catalogue.audit import Author, failure_noted, note
-    from gs_backup_assets.catalogue.catalogue import Catalogue
     from gs_backup_assets.recovery.restore import restore_backup
     from gs_backup_assets.vault.opening import open_vault
 
@@ -79,7 +79,7 @@ def restore(  # noqa: PLR0917 - Typer makes its options of them
     vault = open_vault(settings)
     which = chosen_copy(copy) or vault.best
     source = vault.store(which)
-    entry = Catalogue(source, settings.name).find(backup)
+    entry = find_backup(vault, which, settings.name, backup)
     target = _target(into)
     by = Author.here("restore")
     ids = {"backup": entry.id, "partition": entry.partition, "into": target.database}

@@ -12,6 +12,7 @@ from gs_backup_assets.cli.common import (
     StoreOption,
     chosen_copy,
     emit,
+    find_backup,
     finish,
     settings_of,
     terminal_progress,
@@ -34,14 +35,13 @@ def verify(  # noqa: PLR0917 - Typer makes its options of them
     from dataclasses import replace
 
     from gs_backup_assets.catalogue.audit import Author
-    from gs_backup_assets.catalogue.catalogue import Catalogue
     from gs_backup_assets.recovery.proving import prove_and_record
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database, store)
-    which = chosen_copy(copy)
     vault = open_vault(settings)
-    entry = Catalogue(vault.store(which), settings.name).find(backup)
+    which = chosen_copy(copy) or vault.best
+    entry = find_backup(vault, which, settings.name, backup)
     proved = prove_and_record(settings, vault, entry, terminal_progress(), by=Author.here("verify"), which=which)
     proven = replace(entry, proof=proved.record)
 

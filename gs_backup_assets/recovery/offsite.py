@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
-from gs_backup_assets.catalogue.audit import Author, mirror, note
+from gs_backup_assets.catalogue.audit import mirror
 from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
 from gs_backup_assets.catalogue.manifest import HOLD, KEYS, NAME, PROOFS, SUMS, StoredFile
 from gs_backup_assets.catalogue.summary import Summary
@@ -21,7 +21,6 @@ from gs_backup_assets.recovery.instructions import leave_instructions
 from gs_backup_assets.recovery.storing import FILES_AT_A_TIME
 from gs_backup_assets.system.crew import GoOn, side_by_side
 from gs_backup_assets.vault.digests import Digests
-from gs_backup_assets.vault.opening import Vault
 from gs_backup_assets.vault.pipeline import Hashing
 from gs_backup_assets.vault.store import Store
 from gs_backup_assets.words import counted
@@ -85,20 +84,6 @@ def mirror_beside(primary: Store, offsite: Store, database: str) -> int:
     return brought
 
 
-def note_copy(vault: Vault, entry: Entry, copied: Copied, compared: CheckResult, by: Author) -> StoreError | None:
-    """Put a copy, and how it compared, on record; the error when no store took it."""
-    return note(
-        vault.primary,
-        entry.database,
-        by,
-        "copy",
-        ids={"backup": entry.id, "partition": entry.partition},
-        result=compared.status.value,
-        details={"files": copied.files, "copied_bytes": copied.copied_bytes},
-        otherwise=vault.offsite,
-    )
-
-
 def mirror_log(primary: Store, offsite: Store, database: str) -> CheckResult:
     """Bring the new records of each store's audit log to its copy in the other one.
 
@@ -123,7 +108,7 @@ def uncopied(primary: Store, offsite: Store, database: str) -> list[Summary]:
 
 
 def due_for_reading_back(partitions: Sequence[str], today: date, every_days: int) -> list[str]:
-    """The days whose copies are read back today, so that each day's turn comes once in `every_days` days. Pure."""
+    """The days whose copies are read back today, so that each has its turn once in `every_days` days. Pure."""
     turn = today.toordinal() % every_days
     return [day for day in partitions if date.fromisoformat(day).toordinal() % every_days == turn]
 

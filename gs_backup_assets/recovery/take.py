@@ -296,7 +296,9 @@ def _store_files(draft: Manifest, spool: Path, store: Store, master: MasterKey |
         )
         store.put_bytes(manifests.encode(manifest), f"{manifest.folder}/{manifests.NAME}")
     except BaseException as error:
-        with suppress(StoreError):  # what went wrong first is told; without a manifest the rest is swept later
-            clean_up(lambda: store.delete_tree(draft.folder), after=error)
+        # An object that is there already belongs to another run, of the same second: its folder is not ours to clear.
+        if not (isinstance(error, StoreError) and error.code == "OBJECT_EXISTS"):
+            with suppress(StoreError):  # what went wrong first is told; without a manifest the rest is swept later
+                clean_up(lambda: store.delete_tree(draft.folder), after=error)
         raise
     return manifest

@@ -104,6 +104,8 @@ def _database_status(settings: DatabaseSettings, now: datetime) -> DatabaseStatu
         problems.append(f"{settings.name}: the newest backup, {entries[0].id}, FAILED its proof.")
     if proven and proven.broken_rules:
         problems.append(f"{settings.name}: broken in production: {', '.join(proven.broken_rules)}.")
+    if proven is None and settings.stores.offsite is not None:
+        problems += _offsite_rescue(settings)
     summaries = tuple(_summary(entry, now) for entry in entries[:_MOST_BACKUPS])
     return DatabaseStatus(
         database=settings.name,
@@ -116,6 +118,17 @@ def _database_status(settings: DatabaseSettings, now: datetime) -> DatabaseStatu
         objectives=tuple(_objective(name, c, proven, now) for name, c in settings.data_classes.items()),
         problems=tuple(problems),
     )
+
+
+def _offsite_rescue(settings: DatabaseSettings) -> list[str]:
+    """What the other store has, where the primary one has nothing to fall back on."""
+    try:
+        proven = Catalogue(open_store(settings, "offsite"), settings.name).last_proven()
+    except BackupError:
+        return []  # that it cannot be read is among the problems already
+    if proven is None:
+        return []
+    return [f"{settings.name}: the off-site store has a proven backup, {proven.id}: `--from offsite`."]
 
 
 def _summary(entry: Summary, now: datetime) -> BackupSummary:

@@ -20,7 +20,8 @@ from gs_backup_assets.vault.s3_errors import code_of
 from gs_backup_assets.vault.s3_requests import Place, again, checksum_of, exists_already, head, store_once
 from gs_backup_assets.vault.store import Source
 
-# Parts on their way for one object; with the one being read they bound the memory, whatever the object's size.
+# Bytes on their way for one object, in at most so many parts; with what is being read they bound the memory.
+_BYTES_IN_FLIGHT = 64 << 20
 _IN_FLIGHT = 4
 _READ_AHEAD = 4
 _RANGE = 8 << 20
@@ -82,7 +83,7 @@ class _Multipart:
                 if not data:
                     break
                 digester.update(data)
-                if len(waiting) >= _IN_FLIGHT:
+                if len(waiting) >= max(1, min(_IN_FLIGHT, _BYTES_IN_FLIGHT // self._part)):
                     parts.append(waiting.popleft().result())
                 waiting.append(self._pool.submit(self._send, number, data))
                 data = read_exactly(source, self._part)

@@ -6,8 +6,7 @@ import hashlib
 from datetime import datetime, timedelta, timezone
 
 from gs_backup_assets.catalogue import manifest as manifests
-from gs_backup_assets.catalogue.catalogue import parse_id
-from gs_backup_assets.catalogue.manifest import DumpRecord, Manifest, ServerRecord, StoredFile, backup_id
+from gs_backup_assets.catalogue.manifest import DumpRecord, Manifest, ServerRecord, StoredFile, backup_id, parse_id
 from gs_backup_assets.catalogue.proof import Blame, ProofRecord
 from gs_backup_assets.catalogue.verdict import CheckResult, Status, Verdict
 from gs_backup_assets.postgres.database import DatabaseFacts, Extension

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gs_backup_assets.catalogue import proof as proofs
-from gs_backup_assets.catalogue.catalogue import Catalogue, Entry, parse_id
-from gs_backup_assets.catalogue.manifest import backup_id, encode
+from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.manifest import backup_id, encode, parse_id
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.errors import ConfigError, StoreError
 from gs_backup_assets.vault.local import LocalStore
@@ -149,6 +149,49 @@ def test_a_damaged_proof_proves_nothing(catalogue: Catalogue, damage: bytes) -> 
     path.write_bytes(damage or proofs.encode(record)[:-40])
     assert newest(catalogue).proof is None
     assert newest(catalogue).verdict is Verdict.NOT_VERIFIED
+
+
+def test_the_failure_of_one_copy_stands_until_the_same_copy_passes(catalogue: Catalogue) -> None:
+    """That the other copy is sound does not mend this one; retention must not take it for a replacement."""
+    manifest = made_up()
+    digest = put(catalogue.store, manifest)
+
+    def proved(which: str, verdict: Verdict, hours: int) -> Verdict:
+        record = proof_of(manifest, digest, verdict, NOW + hours * HOUR).model_copy(update={"store": which})
+        catalogue.add_proof(record, b"")
+        (summary,) = catalogue.summaries()
+        assert newest(catalogue).verdict is summary.verdict
+        return summary.verdict
+
+    assert proved("primary", Verdict.PROVEN, 1) is Verdict.PROVEN
+    assert proved("offsite", Verdict.FAILED, 2) is Verdict.FAILED
+    assert proved("primary", Verdict.PROVEN, 3) is Verdict.FAILED
+    assert proved("offsite", Verdict.NOT_VERIFIED, 4) is Verdict.NOT_VERIFIED
+    assert proved("offsite", Verdict.PROVEN, 5) is Verdict.PROVEN
+    assert proved("primary", Verdict.FAILED, 6) is Verdict.FAILED
+
+
+def test_a_newest_proof_that_cannot_be_read_leaves_it_open(catalogue: Catalogue) -> None:
+    """It may have been a failure: an older pass does not stand again when somebody cuts it."""
+    manifest = made_up()
+    digest = put(catalogue.store, manifest)
+    catalogue.add_proof(proof_of(manifest, digest, Verdict.PROVEN, NOW + HOUR), b"")
+    catalogue.add_proof(proof_of(manifest, digest, Verdict.FAILED, NOW + 2 * HOUR), b"")
+    path = sorted(at(catalogue, f"{manifest.folder}/proofs").glob("*.json"))[-1]
+    path.write_bytes(path.read_bytes()[:-9])
+    assert newest(catalogue).verdict is Verdict.NOT_VERIFIED
+    catalogue.add_proof(proof_of(manifest, digest, Verdict.PROVEN, NOW + 3 * HOUR), b"")
+    assert newest(catalogue).verdict is Verdict.PROVEN
+
+
+def test_a_pass_from_a_clock_that_is_ahead_outweighs_nothing(catalogue: Catalogue) -> None:
+    manifest = made_up()
+    digest = put(catalogue.store, manifest)
+    ahead = datetime.now(timezone.utc) + 2 * DAY
+    catalogue.add_proof(proof_of(manifest, digest, Verdict.PROVEN, ahead), b"")
+    assert newest(catalogue).verdict is Verdict.NOT_VERIFIED
+    catalogue.add_proof(proof_of(manifest, digest, Verdict.FAILED, NOW + HOUR), b"")
+    assert newest(catalogue).verdict is Verdict.FAILED
 
 
 def test_a_report_without_its_record_is_no_proof(catalogue: Catalogue) -> None:

@@ -13,13 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gs_backup_assets.catalogue.catalogue import parse_id
 from gs_backup_assets.catalogue.manifest import (
     Manifest,
     StoredFile,
     backup_id,
     decode,
     encode,
+    parse_id,
     sha256sums,
 )
 from gs_backup_assets.catalogue.sealed import seal

@@ -22,7 +22,7 @@ from gs_backup_assets.postgres.cluster import Cluster
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.keyring import rewrap
 from gs_backup_assets.recovery.offsite import copy_backup, due_for_reading_back, mirror_beside, uncopied
-from gs_backup_assets.recovery.offsite_check import compare_copy
+from gs_backup_assets.recovery.offsite_check import compare_copy, read_back_copies
 from gs_backup_assets.recovery.proving import prove_and_record
 from gs_backup_assets.recovery.stored_bytes import write_sums
 from gs_backup_assets.vault.keys import new_raw_key
@@ -223,6 +223,45 @@ def test_a_changed_copy_is_found_without_reading_it(
     scene.offsite.delete(victim)
     scene.copy()
     assert scene.compare().status is Status.PASSED, "what was removed is brought again"
+
+
+@pytest.mark.parametrize("change", [lambda data: None, replaced], ids=["removed", "another byte"])
+@pytest.mark.parametrize("read_back", [False, True], ids=["asked", "read back"])
+def test_a_copy_without_its_key_is_no_copy(
+    scene: Scene, change: Callable[[bytes], bytes | None], read_back: bool
+) -> None:
+    scene.copy()
+    (key,) = keys(scene.offsite, f"{scene.entry.folder}/keys")
+    with scene.offsite.open(key) as stream:
+        data = change(stream.read())
+    scene.offsite.delete(key)
+    if data is not None:
+        scene.offsite.put_bytes(data, key)
+    found = scene.compare(read_back=read_back)
+    assert found.status is Status.FAILED
+    assert codes(found) == {"OFFSITE_MISSING" if data is None else "OFFSITE_DIFFERS"}
+
+
+def test_copies_are_read_back_whether_or_not_the_primary_has_them_still(scene: Scene) -> None:
+    scene.copy()
+    scene.chain.store.delete_tree(scene.entry.folder)
+    day = scene.chain.today
+
+    def read() -> CheckResult:
+        with Progress().stage("read back") as stage:
+            return read_back_copies(scene.offsite, "shop", day, stage)
+
+    assert read().status is Status.PASSED and read().metrics["read_back_bytes"] > LARGE // 2
+    (there,) = Catalogue(scene.offsite, "shop").entries()
+    victim = f"{there.folder}/{there.require_manifest().files[0].stored_path}"
+    with scene.offsite.open(victim) as stream:
+        data = stream.read()
+    scene.offsite.delete(victim)
+    scene.offsite.put_bytes(replaced(data), victim)
+    assert codes(read()) == {"FILE_DIFFERS"}
+    with Progress().stage("read back") as stage:
+        nothing = read_back_copies(scene.offsite, "shop", "2001-01-01", stage)
+    assert nothing.status is Status.NOT_VERIFIED
 
 
 def test_another_manifest_and_strange_objects_are_found(scene: Scene) -> None:

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gs_backup_assets.catalogue.catalogue import Catalogue, parse_id
-from gs_backup_assets.catalogue.manifest import backup_id
+from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.manifest import backup_id, parse_id
 from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.errors import BackupError, ConfigError, SourceError
 from gs_backup_assets.postgres.cluster import Cluster, running_cluster
