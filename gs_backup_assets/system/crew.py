@@ -29,6 +29,7 @@ def side_by_side(jobs: Sequence[Callable[[GoOn], _Result]], *, at_a_time: int, n
             raise _Cancelled
 
     def run(job: Callable[[GoOn], _Result]) -> _Result:
+        go_on()
         try:
             return job(go_on)
         except BaseException:

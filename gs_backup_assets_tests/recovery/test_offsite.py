@@ -130,13 +130,13 @@ def test_until_the_manifest_is_there_nothing_is(scene: Scene) -> None:
     """The copy breaks off at every file in turn; each time the catalogue shows nothing, and the next try goes on."""
     files = scene.entry.require_manifest().files
     for number in range(1, len(files)):
-        left = len([k for k in scene.offsite_keys() if "/dump/" in k or k.endswith("globals.sql.enc")])
+        left = len([k for k in scene.offsite_keys() if "/dump/" in k or k.endswith(".sql.enc")])
         with pytest.raises(Broken):
             copy_backup(scene.vault.primary, BreaksAfter(scene.offsite, 1), scene.entry, Progress())
         assert Catalogue(scene.offsite, "shop").entries() == []
         assert scene.compare().status is Status.FAILED
         assert codes(scene.compare()) == {"OFFSITE_MISSING"}
-        now = len([k for k in scene.offsite_keys() if "/dump/" in k or k.endswith("globals.sql.enc")])
+        now = len([k for k in scene.offsite_keys() if "/dump/" in k or k.endswith(".sql.enc")])
         assert now > left, f"try {number} brought nothing"
         if now == len(files):
             break
