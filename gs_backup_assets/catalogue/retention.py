@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cached_property
 
 from gs_backup_assets.catalogue.manifest import parse_id
 from gs_backup_assets.catalogue.verdict import Verdict
@@ -32,12 +33,12 @@ class Candidate:
     stored_bytes: int = 0
     stays: str | None = None
 
-    @property
+    @cached_property
     def taken_at(self) -> datetime:
         """When the backup was started; aware, in UTC."""
         return parse_id(self.id)
 
-    @property
+    @cached_property
     def day(self) -> date | None:
         """The day of its partition; None when the folder is not named after one."""
         try:

@@ -71,11 +71,13 @@ def make_plan(store: Store, settings: DatabaseSettings, now: datetime) -> PruneP
             "Add a line such as retention: {daily: 30, weekly: 8, monthly: 12, keep_proven: 2}; docs/retention.md.",
         )
     candidates = [_candidate(summary) for summary in Catalogue(store, settings.name).summaries()]
-    going = deletion_order(plan(candidates, policy, now))
+    decisions = plan(candidates, policy, now)
     # A lock only makes more stay: what is asked about now is all that can go.
-    locks = _locks(store, settings.name, going)
-    locked = [replace(candidate, locked_until=locks.get(candidate)) for candidate in candidates]
-    return PrunePlan(settings.name, policy, now, plan(locked, policy, now))
+    locks = _locks(store, settings.name, deletion_order(decisions))
+    if locks:
+        locked = [replace(candidate, locked_until=locks.get(candidate)) for candidate in candidates]
+        decisions = plan(locked, policy, now)
+    return PrunePlan(settings.name, policy, now, decisions)
 
 
 def apply(store: Store, prune: PrunePlan, *, by: Author, progress: Progress, now: datetime) -> Pruned:
@@ -120,8 +122,8 @@ def _candidate(summary: Summary) -> Candidate:
     )
 
 
-def _locks(store: Store, database: str, going: Sequence[Candidate]) -> dict[Candidate, datetime | None]:
-    """Until when the store refuses to delete each backup."""
+def _locks(store: Store, database: str, going: Sequence[Candidate]) -> dict[Candidate, datetime]:
+    """Those that the store refuses to delete, and until when."""
 
     def ask(candidate: Candidate) -> datetime | None:
         try:
@@ -131,8 +133,12 @@ def _locks(store: Store, database: str, going: Sequence[Candidate]) -> dict[Cand
                 return None
             raise
 
+    def locked(some: Sequence[Candidate]) -> list[tuple[Candidate, datetime]]:
+        return [(candidate, until) for candidate in some if (until := ask(candidate)) is not None]
+
+    shares = [going[start::_ASKED_AT_A_TIME] for start in range(_ASKED_AT_A_TIME)]
     with Threads(_ASKED_AT_A_TIME, "locks") as pool:
-        return dict(zip(going, pool.map(ask, going), strict=True))
+        return dict(pair for share in pool.map(locked, shares) for pair in share)
 
 
 def _folder(database: str, candidate: Candidate) -> str:
