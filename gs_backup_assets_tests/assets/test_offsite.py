@@ -119,6 +119,24 @@ def test_copies_are_read_back_by_turns(copied: Project, instance: dg.DagsterInst
     assert evaluation.metadata["read_back_bytes"].value == evaluation.metadata["offsite_bytes"].value > 0
 
 
+def test_what_an_outage_left_behind_is_brought_later(copied: Project, instance: dg.DagsterInstance) -> None:
+    """Up to three older backups a run; one that is damaged by now keeps neither the others nor today's."""
+    text = copied.file.read_text()
+    copied.configure(encryption="{kind: raw-aes-256, key_env: TEST_KEY}")
+    for _ in range(2):
+        assert copied.run(instance).success
+    newer, older = copied.catalogue.entries()
+    victim = copied.folder / "backups" / older.folder / "globals.sql.enc"
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    copied.file.write_text(text)
+    result = copied.run(instance)
+    assert result.success, failure_text(result)
+    (made,) = [e for e in result.get_asset_materialization_events() if e.asset_key == key(COPY)]
+    assert made.materialization.metadata["uncopied_backups"].value == 1
+    today = copied.catalogue.entries()[0]
+    assert {entry.id for entry in offsite(copied).entries()} == {today.id, newer.id}
+
+
 def test_s3_is_reached_with_sessions_of_dagster_aws(copied: Project, s3_server: S3Server) -> None:
     from gs_backup_assets.resources import VaultResource
 

@@ -101,6 +101,7 @@ def test_a_file_that_cannot_be_read_is_a_missing_key(tmp_path: Path) -> None:
         base64.urlsafe_b64encode(b"\xff" * 32).decode(),
         "ключ",
     ],
+    ids=["word", "31 bytes", "33 bytes", "16 bytes", "hex", "cut", "line break", "URL-safe", "letters"],
 )
 def test_what_is_no_key_is_refused_and_not_repeated(text: str, monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
     monkeypatch.setenv("TEST_KEY", text)
