@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import TypeVar
 
 from gs_backup_assets.system.threads import Threads
@@ -37,8 +38,10 @@ def side_by_side(jobs: Sequence[Callable[[GoOn], _Result]], *, at_a_time: int, n
             raise
 
     pool = Threads(at_a_time, name)
-    futures = [pool.submit(run, job) for job in jobs]
+    futures: list[Future[_Result]] = []
     try:
+        for job in jobs:  # in here: an interrupt may come before the last one
+            futures.append(pool.submit(run, job))
         return tuple(future.result() for future in futures)
     except BaseException as error:
         cancelled.set()
