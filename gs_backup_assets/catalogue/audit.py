@@ -18,7 +18,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
 from gs_backup_assets.errors import BackupError, ConfigError, StoreError
-from gs_backup_assets.system.threads import Threads
+from gs_backup_assets.system.threads import Threads, clean_up
 from gs_backup_assets.vault.store import Store, keys
 
 ACTOR_VARIABLE = "GS_BACKUP_ACTOR"
@@ -248,7 +248,7 @@ def failure_noted(
     except BaseException as error:
         # What went wrong first is told; that the log could not be written either would only hide it.
         code = error.code if isinstance(error, BackupError) else type(error).__name__
-        note(store, database, author, event, ids=ids, result=code, otherwise=otherwise)
+        clean_up(lambda: note(store, database, author, event, ids=ids, result=code, otherwise=otherwise), after=error)
         raise
 
 

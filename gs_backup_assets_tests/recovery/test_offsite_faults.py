@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +20,7 @@ from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
 from gs_backup_assets.catalogue.manifest import Manifest, StoredFile
 from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.errors import ProgramError, StoreError
+from gs_backup_assets.postgres.connection import Target
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.offsite import Copied, copy_backup
 from gs_backup_assets.recovery.offsite_check import compare_copy
@@ -312,7 +313,22 @@ def test_a_full_disk_while_fetching_blames_nobody(
         assert {path: (into / path).read_bytes() for path in FILES} == FILES
 
 
-def test_ctrl_c_before_a_stuck_server(folder: Path, s3_server: S3Server, bucket: str, proxy: Proxy) -> None:
+def assert_ctrl_c_ends(argv: list[str], environment: dict[str, str], stuck: Callable[[], None]) -> None:
+    """Run the program until it is `stuck`; then Ctrl-C ends it within seconds, with its own words and status."""
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
+        try:
+            stuck()
+            started = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, words = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert time.monotonic() - started < 30
+    assert process.returncode == 128 + signal.SIGINT, words
+    assert words.rstrip().endswith("nothing half-made was kept."), words
+
+
+def test_ctrl_c_in_a_copy_to_a_stuck_server(folder: Path, s3_server: S3Server, bucket: str, proxy: Proxy) -> None:
     """`gs-backup copy` is gone within seconds, and the next one goes on where it was."""
     primary = LocalStore(folder / "backups")
     shelve(primary)
@@ -323,21 +339,36 @@ def test_ctrl_c_before_a_stuck_server(folder: Path, s3_server: S3Server, bucket:
     argv = [*CLI, "copy", "--config", str(folder / "backup.yaml")]
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     proxy.on("PUT", "partNumber=2$", Break("stall", "request", 1), times=None)
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
-        try:
-            proxy.wait_until_stalled()
-            wait_until(lambda: proxy.count("PUT", "partNumber=2$") == 2, what="both files are stuck")
-            started = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            _, words = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert time.monotonic() - started < 20
-    assert process.returncode == 128 + signal.SIGINT, words
-    assert words.rstrip().endswith("nothing half-made was kept.")
+
+    def stuck() -> None:
+        proxy.wait_until_stalled()
+        wait_until(lambda: proxy.count("PUT", "partNumber=2$") == 2, what="both files are stuck")
+
+    assert_ctrl_c_ends(argv, environment, stuck)
     assert_nothing_shows(primary, s3_server.store(bucket))
+    present = there(s3_server, bucket, entry_of(primary).folder)
     proxy.heal()
     finished = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert finished.returncode == 0, finished.stderr
-    assert {"dump/1.dat 1", "dump/2.dat 1"}.isdisjoint(bodies(proxy))
+    assert bodies(proxy) == [body for body in ALL_BODIES if body not in present]
     assert_whole(s3_server, primary, s3_server.store(bucket))
+
+
+def test_ctrl_c_in_a_backup_to_a_stuck_server(
+    folder: Path, empty_database: Target, s3_server: S3Server, bucket: str, proxy: Proxy
+) -> None:
+    """`gs-backup run`: neither the removal of what was stored nor the audit log's record waits for the server."""
+    (folder / "backup.yaml").write_text(
+        "databases: {shop: {url_env: TEST_DATABASE_URL}}\n"
+        f"stores: {{primary: {{kind: s3, bucket: {bucket}, endpoint: '{proxy.endpoint}'}}}}\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
+    environment["TEST_DATABASE_URL"] = " ".join(f"{key}={value}" for key, value in empty_database.parameters.items())
+    proxy.on("PUT|POST", "/dump/", Break("stall", "request"), times=None)
+
+    def stuck() -> None:
+        proxy.wait_until_stalled()
+        proxy.on("PUT|POST|DELETE|GET|HEAD", "", Break("stall", "request"), times=None)
+
+    assert_ctrl_c_ends([*CLI, "run", "--config", str(folder / "backup.yaml")], environment, stuck)
+    assert Catalogue(s3_server.store(bucket), "shop").entries() == []
