@@ -150,9 +150,11 @@ def _read_back(
             result=result.status.value,
             otherwise=offsite,
         )
+        mirrored = mirror_log(stores.primary, offsite, settings.name)
     if refusal is not None:
         context.log.warning(f"The audit log could not be written. {refusal}")
     yield from _checked(key, result)
+    yield from_check(key, mirrored, blocking=False)
     yield dg.MaterializeResult(
         asset_key=key,
         metadata={

@@ -19,7 +19,7 @@ from gs_backup_assets.recovery.critical_first import split_dump
 from gs_backup_assets.recovery.restore import restore_backup
 from gs_backup_assets.recovery.restoring import Restored, restore_fetched
 from gs_backup_assets.recovery.servers import RestoreServer
-from gs_backup_assets.recovery.stored_bytes import check_stored_bytes
+from gs_backup_assets.recovery.stored_bytes import fetch
 from gs_backup_assets.sample.generate import load_sample
 from gs_backup_assets_tests.chain import Chain, chain_in, execute, throwaway_beside
 from gs_backup_assets_tests.conftest import fresh_database
@@ -72,7 +72,7 @@ def chain(server17: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def fetched(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fetched")
     with Progress().stage("fetch") as stage:
-        assert check_stored_bytes(chain.store, chain.entry, stage, fetch_into=folder).status.value == "passed"
+        assert fetch(chain.store, chain.entry, stage, folder, chain.settings).status.value == "passed"
     return folder
 
 
