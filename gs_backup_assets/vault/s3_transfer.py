@@ -102,7 +102,7 @@ class _Multipart:
         self._place.client.abort_multipart_upload(**self._place.names, UploadId=self._id)
 
     def _begin(self) -> None:
-        if self._resume and self._adopt():
+        if self._resume and again(self._place, self._adopt):
             return
         begun = again(
             self._place,
