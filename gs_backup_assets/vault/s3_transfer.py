@@ -190,7 +190,7 @@ class Download(RawIOBase):
                 self._current = self._ahead.popleft().result()
             self._position = 0
             self._fill()
-        piece = self._current[self._position : self._position + len(buffer)]
+        piece = memoryview(self._current)[self._position : self._position + len(buffer)]  # no copy before the last
         buffer[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)
