@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -139,6 +140,8 @@ for action in (
 def test_a_clock_that_is_wrong(s3_server: S3Server, bucket: str, offset: str, outcome: str) -> None:
     """S3 allows a quarter of an hour. An answer to HEAD cannot say so, and the code is found all the same."""
     if shutil.which("faketime") is None:
+        if os.environ.get("CI"):
+            pytest.fail("faketime is missing: .ci/run installs it, and a test that did not run must not look green")
         pytest.skip("faketime is not installed")
     store = s3_server.store(bucket)
     store.put_bytes(b"x", "x")
