@@ -39,6 +39,21 @@ class DatabaseSettings(Settings):
         return ZoneInfo(self.timezone)
 
     @property
+    def physical_url_env(self) -> str:
+        """The variable with the address that base backups are taken from."""
+        return (self.physical.url_env if self.physical else None) or self.url_env
+
+    @property
+    def wal_url_env(self) -> str:
+        """The variable with the address that the write-ahead log is streamed from."""
+        return (self.wal.url_env if self.wal else None) or self.url_env
+
+    @property
+    def spool_path(self) -> Path:
+        """The folder of WAL that is not yet in the archive."""
+        return (self.folder / (self.wal.spool if self.wal else Path("wal-spool")).expanduser()).resolve() / self.name
+
+    @property
     def rto_target(self) -> timedelta | None:
         """The shortest RTO of all classes: the database counts as back when its most urgent class is."""
         return min((c.rto for c in self.data_classes.values()), default=None)

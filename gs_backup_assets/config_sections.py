@@ -206,6 +206,64 @@ class Logical(_Section):
         return value
 
 
+class Physical(_Section):
+    """Base backups: full ones on `schedule`, incremental ones between them where server and programs can (17).
+
+    `url_env` names the address of another server to take them from, such as a standby, or of another role: the role
+    needs REPLICATION. `chain_length` is how many backups a chain may have, the full one included. `max_rate` is a
+    number of bytes a second such as 50M (pg_basebackup's --max-rate). The drill recovers to a random moment.
+    """
+
+    schedule: str = "0 1 * * 0"
+    incremental: Literal["auto", "never"] = "auto"
+    incremental_schedule: str = "0 1 * * 1-6"
+    chain_length: PositiveInt = 7
+    compression: str = "zstd:1"
+    max_rate: str | None = None
+    checkpoint: Literal["fast", "spread"] = "fast"
+    url_env: str | None = None
+    drill_schedule: str = "0 4 * * 0"
+
+    _known_schedules = field_validator("schedule", "incremental_schedule", "drill_schedule")(_schedule)
+
+    @field_validator("compression")
+    @classmethod
+    def _known_compression(cls, value: str) -> str:
+        if not re.fullmatch(r"none|(zstd|gzip)(:\d+)?", value):
+            raise ValueError("write zstd:1, gzip:1 or none")
+        return value
+
+    @field_validator("max_rate")
+    @classmethod
+    def _known_rate(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\d+[kM]?", value):
+            raise ValueError("write a rate such as 50M or 800k, at least 32k")
+        return value
+
+
+class Wal(_Section):
+    """The write-ahead log: streamed through a replication slot into the archive.
+
+    `url_env` names the address of the server to stream from, where it is another than the database's: the role needs
+    REPLICATION. `spool` is a folder that survives a restart; what lies there is not yet in the archive. The part of an
+    unfinished segment that is written is archived every `partial_every`. `max_lag` is how far the archive may be
+    behind the server before people are told.
+    """
+
+    slot: str = "gs_backup"
+    max_lag: Duration = timedelta(minutes=5)
+    partial_every: Duration = timedelta(seconds=30)
+    spool: Path = Path("wal-spool")
+    url_env: str | None = None
+
+    @field_validator("slot")
+    @classmethod
+    def _known_slot(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9_]{1,63}", value):
+            raise ValueError("a slot's name has small letters, digits and underscores")
+        return value
+
+
 class DataClass(_Section):
     """Objectives of the tables of one class; a table may be given under several names, of which one exists."""
 
@@ -275,12 +333,15 @@ def default_classes() -> dict[str, DataClass]:
 class Settings(_Section):
     """Everything that may be set for all databases and overridden for one.
 
-    Without `retention` nothing is ever deleted; without `encryption` backups rest as they are.
+    Without `retention` nothing is ever deleted; without `encryption` backups rest as they are; without `physical` there
+    are no base backups, without `wal` no archive of the write-ahead log: both need a role with REPLICATION.
     """
 
     stores: Stores = Stores()
     encryption: Encryption | None = None
     logical: Logical = Logical()
+    physical: Physical | None = None
+    wal: Wal | None = None
     data_classes: dict[str, DataClass] = Field(default_factory=default_classes)
     retention: Retention | None = None
     costs: Costs = Costs()

@@ -6,10 +6,23 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Generic, TypeVar
 
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue import proof as proofs
-from gs_backup_assets.catalogue.manifest import HOLD, PROOFS, UNKNOWN_VERSION, Manifest, backup_folder, parse_id
+from gs_backup_assets.catalogue.manifest import (
+    BULK,
+    HOLD,
+    PROOFS,
+    UNKNOWN_VERSION,
+    BackupManifest,
+    Kind,
+    M,
+    Manifest,
+    backup_folder,
+    parse_id,
+)
+from gs_backup_assets.catalogue.physical_manifest import PhysicalManifest
 from gs_backup_assets.catalogue.proof import ProofRecord
 from gs_backup_assets.catalogue.summary import Summaries, Summary, remembered
 from gs_backup_assets.catalogue.verdict import Verdict
@@ -19,26 +32,27 @@ from gs_backup_assets.vault.store import Listed, Store
 
 UNFINISHED_AFTER = timedelta(hours=24)
 _READERS = 8  # manifests read side by side, for stores that are far away
+M_co = TypeVar("M_co", bound=BackupManifest, covariant=True)
 _CLOCKS_DIFFER = timedelta(hours=1)  # more than clocks that are set may be apart
-_BULK = ("dump",)  # folders of a backup that say nothing about it
 
 
 @dataclass(frozen=True)
-class Entry:
+class BackupEntry(Generic[M_co]):
     """A finished backup in the store. `damage` says why its manifest cannot be read; then `manifest` is None."""
 
     database: str
     partition: str
     id: str
-    manifest: Manifest | None
+    manifest: M_co | None
     manifest_sha256: str
     damage: StoreError | None
     proof: ProofRecord | None
     held: bool = False
+    kind: Kind = "logical"
 
     @property
     def folder(self) -> str:
-        return backup_folder(self.database, self.partition, self.id)
+        return backup_folder(self.database, self.partition, self.id, self.kind)
 
     @property
     def taken_at(self) -> datetime:
@@ -52,7 +66,7 @@ class Entry:
             return Verdict.NOT_VERIFIED if self.damage.code == UNKNOWN_VERSION else Verdict.FAILED
         return Verdict.NOT_VERIFIED if self.proof is None else self.proof.verdict
 
-    def require_manifest(self) -> Manifest:
+    def require_manifest(self) -> M_co:
         """The manifest; StoreError (`MANIFEST_DAMAGED` and its like) when it cannot be read."""
         if self.manifest is None:
             raise self.require_damage()
@@ -62,6 +76,11 @@ class Entry:
         """Why the manifest cannot be read."""
         assert self.damage is not None
         return self.damage
+
+
+Entry = BackupEntry[Manifest]
+PhysicalEntry = BackupEntry[PhysicalManifest]
+AnyEntry = BackupEntry[BackupManifest]
 
 
 def proof_id(record: ProofRecord) -> str:
@@ -105,18 +124,21 @@ class _Found:
         return "\n".join(f"{name} {self.objects[name].tag}" for name in (manifests.NAME, *self.proofs))
 
 
-class Catalogue:
-    """Reads one database's backups from a store: the store is the truth.
+class BackupCatalogue(Generic[M]):
+    """Reads one database's backups of one kind from a store: the store is the truth.
 
     What was read of a manifest and its proofs is remembered for as long as they are the same objects, so that to look
     at thousands of backups is to list their names.
     """
 
+    kind: Kind
+    model: type[M]
+
     def __init__(self, store: Store, database: str) -> None:
         self.store = store
         self.database = database
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[BackupEntry[M]]:
         """Every finished backup, newest first. Attempts without a manifest are not backups."""
         with Threads(_READERS, "catalogue") as pool:
             return list(pool.map(self._load, self._finished()))
@@ -127,7 +149,7 @@ class Catalogue:
         `listing` holds the objects of the database where the caller has listed them already.
         """
         finished = self._finished(listing=listing)
-        with remembered(self.store.describe(), self.database) as memory:
+        with remembered(self.store.describe(), f"{self.database}/{self.kind}") as memory:
             fresh = [found for found in finished if memory.recall(found.id, found.tag) is None]
             with Threads(_READERS, "catalogue") as pool:
                 for found, entry in zip(fresh, pool.map(self._load, fresh), strict=True):
@@ -135,17 +157,17 @@ class Catalogue:
             memory.forget_but({found.id for found in finished})
             return [self._recalled(memory, found) for found in finished]
 
-    def latest(self, partition: str | None = None) -> Entry | None:
+    def latest(self, partition: str | None = None) -> BackupEntry[M] | None:
         """The newest finished backup (of one partition), or None; reads no other manifest."""
         newest = next(iter(self._finished(partition)), None)
         return None if newest is None else self._load(newest)
 
-    def entry(self, partition: str, backup_id: str) -> Entry | None:
+    def entry(self, partition: str, backup_id: str) -> BackupEntry[M] | None:
         """One backup, read anew from its folder; None when it is not there."""
         found = next((one for one in self._finished(partition) if one.id == backup_id), None)
         return None if found is None else self._load(found)
 
-    def find(self, wanted: str) -> Entry:
+    def find(self, wanted: str) -> BackupEntry[M]:
         """A backup by id, by partition (its newest), or `latest`. ConfigError (`BACKUP_NOT_FOUND`)."""
         for found in self._finished():
             if wanted in ("latest", found.id, found.partition):
@@ -156,14 +178,14 @@ class Catalogue:
             "`gs-backup list` shows the backups that are there; --from primary or --from offsite chooses the store.",
         )
 
-    def last_proven(self) -> Entry | None:
+    def last_proven(self) -> BackupEntry[M] | None:
         """The newest backup that is PROVEN."""
         proven = next((s for s in self.summaries() if s.verdict is Verdict.PROVEN), None)
         return None if proven is None else self.find(proven.id)
 
     def add_proof(self, record: ProofRecord, report_html: bytes) -> str:
         """Store a proof and its report beside the manifest; returns the report's key. The record is written last."""
-        folder = backup_folder(record.database, record.partition, record.backup_id)
+        folder = backup_folder(record.database, record.partition, record.backup_id, self.kind)
         stem = f"{folder}/{PROOFS}/{proof_id(record)}"
         self.store.put_bytes(report_html, f"{stem}.html")
         self.store.put_bytes(proofs.encode(record), f"{stem}.json")
@@ -178,7 +200,7 @@ class Catalogue:
         for found in self._survey(None, skip=()):
             written = max((listed.modified for listed in found.objects.values()), default=parse_id(found.id))
             if not found.finished and now - max(parse_id(found.id), written) > UNFINISHED_AFTER:
-                folder = backup_folder(self.database, found.partition, found.id)
+                folder = backup_folder(self.database, found.partition, found.id, self.kind)
                 self.store.delete_tree(folder)
                 swept.append(folder)
         self.store.sweep_uploads(self.database, now - UNFINISHED_AFTER)
@@ -186,14 +208,14 @@ class Catalogue:
 
     def _finished(self, partition: str | None = None, listing: Iterable[Listed] | None = None) -> list[_Found]:
         """Finished backups, newest first."""
-        found = [one for one in self._survey(partition, skip=_BULK, listing=listing) if one.finished]
+        found = [one for one in self._survey(partition, skip=BULK, listing=listing) if one.finished]
         return sorted(found, key=lambda one: (one.id, one.partition), reverse=True)
 
     def _survey(
         self, partition: str | None, *, skip: tuple[str, ...], listing: Iterable[Listed] | None = None
     ) -> Iterator[_Found]:
         """Every folder that has a backup's id, from one listing."""
-        top = f"{self.database}/logical"
+        top = f"{self.database}/{self.kind}"
         prefix = f"{top}/{partition}" if partition else top
         folders: dict[tuple[str, str], dict[str, Listed]] = {}
         for listed in self.store.objects(prefix, skip=skip) if listing is None else listing:
@@ -207,17 +229,19 @@ class Catalogue:
         assert summary is not None
         return summary.held_as(found.held)
 
-    def _load(self, found: _Found) -> Entry:
-        folder = backup_folder(self.database, found.partition, found.id)
+    def _load(self, found: _Found) -> BackupEntry[M]:
+        folder = backup_folder(self.database, found.partition, found.id, self.kind)
         with self.store.open(f"{folder}/{manifests.NAME}") as stream:
             data = stream.read()
         digest = hashlib.sha256(data).hexdigest()
         try:
-            manifest, damage = manifests.decode(data, folder=folder), None
+            manifest, damage = manifests.decode_as(self.model, data, folder=folder), None
         except StoreError as error:
             manifest, damage = None, error
         proof = self._decisive_proof(folder, found, digest)
-        return Entry(self.database, found.partition, found.id, manifest, digest, damage, proof, found.held)
+        return BackupEntry(
+            self.database, found.partition, found.id, manifest, digest, damage, proof, found.held, self.kind
+        )
 
     def _decisive_proof(self, folder: str, found: _Found, manifest_sha256: str) -> ProofRecord | None:
         """The newest proof of exactly this manifest, but a failure of one copy until the same copy passes again.
@@ -242,7 +266,21 @@ class Catalogue:
         return next(iter(failed or newest.values()), None)
 
 
-def _summary(entry: Entry) -> Summary:
+class Catalogue(BackupCatalogue[Manifest]):
+    """The logical backups of a database."""
+
+    kind = "logical"
+    model = Manifest
+
+
+class PhysicalCatalogue(BackupCatalogue[PhysicalManifest]):
+    """The base backups of a database's cluster, full and incremental."""
+
+    kind = "physical"
+    model = PhysicalManifest
+
+
+def _summary(entry: BackupEntry[M]) -> Summary:
     manifest, proof = entry.manifest, entry.proof
     return Summary(
         database=entry.database,
@@ -251,7 +289,9 @@ def _summary(entry: Entry) -> Summary:
         manifest_sha256=entry.manifest_sha256,
         damage=entry.damage.code if entry.damage else None,
         stored_bytes=manifest.stored_bytes if manifest else None,
-        source_bytes=manifest.source.total_bytes if manifest else None,
+        source_bytes=manifest.source_bytes if manifest else None,
+        kind=entry.kind,
+        base=manifest.needs if manifest else None,
         key_id=manifest.encryption.key_id if manifest and manifest.encryption else None,
         verdict=entry.verdict,
         proved_at=proof.finished_at if proof else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -30,7 +30,12 @@ SUMS = "SHA256SUMS"
 _ID = re.compile(r"\d{8}T\d{6}Z")
 PROOFS, KEYS, HOLD = "proofs", "keys", "hold.json"
 UNKNOWN_VERSION = "MANIFEST_UNKNOWN_VERSION"
-STAGES = ("dump", "fingerprint", "store")
+STAGES = ("dump", "fingerprint", "base backup", "store")
+Kind = Literal["logical", "physical"]
+KINDS: tuple[Kind, ...] = ("logical", "physical")
+# Folders of a backup with the files themselves, which say nothing about it.
+BULK = ("dump", "base")
+M = TypeVar("M", bound="BackupManifest")
 
 
 class _Record(BaseModel):
@@ -111,27 +116,20 @@ class EncryptionRecord(_Record):
     data_key_id: str
 
 
-class Manifest(_Record):
-    """Everything that a prover needs to know, so that it never has to ask the source. Times are aware, in UTC."""
+class BackupManifest(_Record):
+    """What every kind of backup says of itself. Times are aware, in UTC; `partition` is a day, or a week's Sunday."""
 
     schema_version: Literal[1, 2] = 2
     id: str
     database: str
-    kind: Literal["logical"] = "logical"
+    kind: Kind
     partition: str
     timezone: str
     software: str
-    snapshot_at: datetime
     finished_at: datetime
     server: ServerRecord
-    source: DatabaseFacts
-    dump: DumpRecord
     files: tuple[StoredFile, ...]
     encryption: EncryptionRecord | None = None
-    fingerprint: Fingerprint
-    schema_objects: tuple[SchemaObject, ...]
-    roles: tuple[Role, ...] = ()
-    omissions: tuple[Omission, ...]
     warnings: tuple[str, ...]
     stage_seconds: dict[str, float]
 
@@ -145,20 +143,47 @@ class Manifest(_Record):
         return sum(file.stored.size for file in self.files)
 
     @property
+    def source_bytes(self) -> int:
+        """Size of what was backed up, in bytes, as it was in the source."""
+        raise NotImplementedError
+
+    @property
+    def needs(self) -> str | None:
+        """The id of the backup without which this one cannot be restored."""
+        return None
+
+    @property
+    def folder(self) -> str:
+        """The backup's folder in the store."""
+        return backup_folder(self.database, self.partition, self.id, self.kind)
+
+
+class Manifest(BackupManifest):
+    """A logical backup: everything that a prover needs to know, so that it never has to ask the source."""
+
+    kind: Literal["logical"] = "logical"
+    snapshot_at: datetime
+    source: DatabaseFacts
+    dump: DumpRecord
+    fingerprint: Fingerprint
+    schema_objects: tuple[SchemaObject, ...]
+    roles: tuple[Role, ...] = ()
+    omissions: tuple[Omission, ...]
+
+    @property
+    def source_bytes(self) -> int:
+        return self.source.total_bytes
+
+    @property
     def shown(self) -> Manifest:
         """The same without the values of settings, which manifests from before `settings.sql` have."""
         prints = tuple(s.print if isinstance(s, Setting) else s for s in self.source.settings)
         return self.model_copy(update={"source": self.source.model_copy(update={"settings": prints})})
 
-    @property
-    def folder(self) -> str:
-        """The backup's folder in the store."""
-        return backup_folder(self.database, self.partition, self.id)
 
-
-def backup_folder(database: str, partition: str, backup_id: str) -> str:
-    """`<database>/logical/<partition>/<backup id>`."""
-    return f"{database}/logical/{partition}/{backup_id}"
+def backup_folder(database: str, partition: str, backup_id: str, kind: Kind = "logical") -> str:
+    """`<database>/<kind>/<partition>/<backup id>`."""
+    return f"{database}/{kind}/{partition}/{backup_id}"
 
 
 def backup_id(moment: datetime) -> str:
@@ -176,13 +201,18 @@ def parse_id(backup_id: str) -> datetime:
     return datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
 
 
-def encode(manifest: Manifest) -> bytes:
+def encode(manifest: BackupManifest) -> bytes:
     """Canonical JSON with a digest of its own contents in it."""
     return seal("manifest", manifest.model_dump(mode="json"))
 
 
 def decode(data: bytes, *, folder: str) -> Manifest:
-    """Read a manifest that lies in `folder`.
+    """Read the manifest of a logical backup that lies in `folder`; errors as for `decode_as`."""
+    return decode_as(Manifest, data, folder=folder)
+
+
+def decode_as(model: type[M], data: bytes, *, folder: str) -> M:
+    """Read a manifest of one kind that lies in `folder`.
 
     Raises StoreError: `MANIFEST_DAMAGED` when any byte differs from what was written, `MANIFEST_UNKNOWN_VERSION`
     when a newer release of this software wrote it, `MANIFEST_MISPLACED` when it belongs to another folder.
@@ -204,7 +234,7 @@ def decode(data: bytes, *, folder: str) -> Manifest:
             "Use the release of this software that wrote it.",
         )
     try:
-        manifest = Manifest.model_validate(contents)
+        manifest = model.model_validate(contents)
     except ValidationError:
         raise damaged from None
     if manifest.folder != folder:
@@ -216,7 +246,7 @@ def decode(data: bytes, *, folder: str) -> Manifest:
     return manifest
 
 
-def sha256sums(manifest: Manifest, manifest_bytes: bytes) -> bytes:
+def sha256sums(manifest: BackupManifest, manifest_bytes: bytes) -> bytes:
     """The lines of `SHA256SUMS` for `sha256sum -c`, the manifest included: what rests in the store, envelopes too."""
     lines = {file.stored_path: file.stored.sha256 for file in manifest.files}
     lines[NAME] = hashlib.sha256(manifest_bytes).hexdigest()

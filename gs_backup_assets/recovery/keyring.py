@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from gs_backup_assets.catalogue.manifest import KEYS, EncryptionRecord, Manifest
+from gs_backup_assets.catalogue.manifest import KEYS, BackupManifest, EncryptionRecord
 from gs_backup_assets.config_sections import Encryption, KeyConfig, KmsKeyConfig, RawEncryption
 from gs_backup_assets.errors import BackupError, ConfigError, NotVerifiable, StoreError
 from gs_backup_assets.vault.encryption import ALGORITHM, FRAME_BYTES, SUFFIX, BackupCipher, Identity, kms_key_of
@@ -33,16 +33,22 @@ def key_for_new_backups(encryption: Encryption, database: str, folder: Path) -> 
     return master
 
 
-def begin_encryption(store: Store, master: MasterKey, draft: Manifest) -> tuple[BackupCipher, EncryptionRecord]:
+def begin_encryption(store: Store, master: MasterKey, draft: BackupManifest) -> tuple[BackupCipher, EncryptionRecord]:
     """Put a new data key, wrapped, into a new backup's folder; returns its cipher, and what the manifest says of it."""
-    cipher = BackupCipher.new(Identity(draft.database, draft.id))
-    # As safe as the files: without this one object all of them are lost. What is deleted in a bucket with object lock
-    # is hidden and not gone, so that a rewrap can take it out of use nevertheless.
-    store.put_bytes(cipher.wrapped_by(master), f"{draft.folder}/{wrapping_by(master)}")
+    cipher = new_data_key(store, draft.folder, Identity(draft.database, draft.id), master)
     record = EncryptionRecord(
         algorithm=ALGORITHM, frame_bytes=FRAME_BYTES, key_id=master.id, data_key_id=cipher.data_key_id
     )
     return cipher, record
+
+
+def new_data_key(store: Store, folder: str, identity: Identity, master: MasterKey) -> BackupCipher:
+    """Put a new data key, wrapped, into a folder that has none; StoreError (`OBJECT_EXISTS`) when another was first."""
+    cipher = BackupCipher.new(identity)
+    # As safe as the files: without this one object all of them are lost. What is deleted in a bucket with object lock
+    # is hidden and not gone, so that a rewrap can take it out of use nevertheless.
+    store.put_bytes(cipher.wrapped_by(master), f"{folder}/{wrapping_by(master)}")
+    return cipher
 
 
 def wrapping_by(master: MasterKey) -> str:
@@ -50,7 +56,9 @@ def wrapping_by(master: MasterKey) -> str:
     return f"{KEYS}/{master.name}{SUFFIX}"
 
 
-def find_cipher(store: Store, manifest: Manifest, encryption: Encryption | None, folder: Path) -> BackupCipher | None:
+def find_cipher(
+    store: Store, manifest: BackupManifest, encryption: Encryption | None, folder: Path
+) -> BackupCipher | None:
     """The cipher of a backup, unwrapped with whichever given key fits; None for one that is not encrypted.
 
     A key is given by the configuration, or it is one of KMS that the backup itself names. Raises NotVerifiable:
@@ -61,26 +69,43 @@ def find_cipher(store: Store, manifest: Manifest, encryption: Encryption | None,
     """
     if manifest.encryption is None:
         return None
-    there = wrappings_of(store, manifest.folder)
+    identity, data_key = Identity(manifest.database, manifest.id), manifest.encryption.data_key_id
+    return open_cipher(store, manifest.folder, identity, encryption, folder, data_key=data_key)
+
+
+def open_cipher(
+    store: Store,
+    place: str,
+    identity: Identity,
+    encryption: Encryption | None,
+    folder: Path,
+    *,
+    data_key: str | None = None,
+) -> BackupCipher:
+    """The cipher of what lies in the folder `place` of a store; `data_key` is the id that its key must have.
+
+    `folder` is the configuration's. Errors as for `find_cipher`.
+    """
+    there = wrappings_of(store, place)
     if not there:
         raise StoreError(
             "DATA_KEY_MISSING",
-            f"{manifest.folder}/{KEYS} is empty: the key of this backup's files is gone.",
-            "Use another copy of this backup: `gs-backup verify --from primary` or `--from offsite`.",
+            f"{place}/{KEYS} is empty: the key of the files there is gone.",
+            "Use another copy of it: `--from primary` or `--from offsite`.",
         )
     given: list[str] = []
     problems: list[BackupError] = []
     configured = configured_keys(encryption)
-    named = kms_named_by(store, (f"{manifest.folder}/{name}" for name in there), configured)
+    named = kms_named_by(store, (f"{place}/{name}" for name in there), configured)
     for config in chain(configured, named):
         try:
             master = load_key(config, folder)
             if wrapping_by(master) in there:
-                return open_data_key(store, manifest, master)
+                return _open_data_key(store, place, identity, master, data_key)
             given.append(master.id)
         except (ConfigError, StoreError) as error:  # another key may open it all the same
             problems.append(error)
-    raise _no_key(manifest, there, given, problems)
+    raise _no_key(identity.backup_id, there, given, problems)
 
 
 def wrappings_of(store: Store, folder: str) -> tuple[str, ...]:
@@ -88,22 +113,29 @@ def wrappings_of(store: Store, folder: str) -> tuple[str, ...]:
     return tuple(key.removeprefix(f"{folder}/") for key in keys(store, f"{folder}/{KEYS}"))
 
 
-def open_data_key(store: Store, manifest: Manifest, master: MasterKey) -> BackupCipher:
+def open_data_key(store: Store, manifest: BackupManifest, master: MasterKey) -> BackupCipher:
     """The cipher of a backup whose data key lies wrapped by this master key; errors as for `find_cipher`."""
     wanted = manifest.encryption
     assert wanted is not None
-    wrapped = _read(store, f"{manifest.folder}/{wrapping_by(master)}")
-    cipher = BackupCipher.unwrapped(wrapped, master, Identity(manifest.database, manifest.id))
-    if cipher.data_key_id != wanted.data_key_id:
+    identity = Identity(manifest.database, manifest.id)
+    return _open_data_key(store, manifest.folder, identity, master, wanted.data_key_id)
+
+
+def _open_data_key(
+    store: Store, place: str, identity: Identity, master: MasterKey, data_key: str | None
+) -> BackupCipher:
+    wrapped = _read(store, f"{place}/{wrapping_by(master)}")
+    cipher = BackupCipher.unwrapped(wrapped, master, identity)
+    if data_key is not None and cipher.data_key_id != data_key:
         raise StoreError(
             "ENVELOPE_DAMAGED",
-            f"{wrapping_by(master)} holds another key than the manifest of {manifest.id} names.",
+            f"{wrapping_by(master)} holds another key than the manifest of {identity.backup_id} names.",
             "Somebody exchanged it. Use another copy of this backup, or another backup.",
         )
     return cipher
 
 
-def rewrap(store: Store, manifest: Manifest, encryption: Encryption, folder: Path) -> bool:
+def rewrap(store: Store, manifest: BackupManifest, encryption: Encryption, folder: Path) -> bool:
     """Wrap a backup's data key with the current key and remove the wrappings by all others; returns whether it had to.
 
     The files, the manifest and every proof stay what they are. Whatever breaks off in between, at least one wrapping
@@ -148,14 +180,12 @@ def kms_named_by(store: Store, wrappings: Iterable[str], configured: Sequence[Ke
             )
 
 
-def _no_key(
-    manifest: Manifest, there: Sequence[str], given: Sequence[str], problems: Sequence[BackupError]
-) -> BackupError:
+def _no_key(what: str, there: Sequence[str], given: Sequence[str], problems: Sequence[BackupError]) -> BackupError:
     decisive = next((problem for problem in problems if isinstance(problem, StoreError)), None)
     if decisive is not None:  # of a wrapping that is there, or what KMS said
         return decisive
     names = ", ".join(name.removeprefix(f"{KEYS}/").removesuffix(SUFFIX) for name in there)
-    wanted = f"{manifest.id} is encrypted for the key {names}"
+    wanted = f"{what} is encrypted for the key {names}"
     others = f" Given are {', '.join(given)}." if given else ""
     if problems:  # the one that cannot be had may be the one that fits
         return NotVerifiable(problems[0].code, f"{wanted}. {problems[0].message}{others}", problems[0].hint)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gs_backup_assets.catalogue import manifest as manifests
-from gs_backup_assets.catalogue.catalogue import Entry
-from gs_backup_assets.catalogue.manifest import SUMS, Manifest, StoredFile
+from gs_backup_assets.catalogue.catalogue import AnyEntry
+from gs_backup_assets.catalogue.manifest import SUMS, BackupManifest, StoredFile
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
@@ -26,7 +26,7 @@ _ANOTHER = "Use another backup, or another copy of this one; `gs-backup list` sh
 _BESIDE = (f"{manifests.PROOFS}/", f"{manifests.KEYS}/")
 
 
-def check_stored_bytes(store: Store, entry: Entry, stage: Stage) -> CheckResult:
+def check_stored_bytes(store: Store, entry: AnyEntry, stage: Stage) -> CheckResult:
     """Read every byte of the backup once and compare size and SHA-256 with the manifest; this needs no key.
 
     A store that cannot be read raises StoreError; a damaged backup is a FAILED result.
@@ -34,7 +34,7 @@ def check_stored_bytes(store: Store, entry: Entry, stage: Stage) -> CheckResult:
     return _check(store, entry, lambda manifest, file, moved: _read_file(store, manifest, file, moved), stage)
 
 
-def fetch(store: Store, entry: Entry, stage: Stage, into: Path, settings: DatabaseSettings) -> CheckResult:
+def fetch(store: Store, entry: AnyEntry, stage: Stage, into: Path, settings: DatabaseSettings) -> CheckResult:
     """Check as `check_stored_bytes` does, and keep what was read, decrypted, in a private folder.
 
     What is restored is what was compared. Raises also NotVerifiable: `KEY_MISSING`, `KEY_WRONG`.
@@ -59,7 +59,7 @@ _Moved = Callable[[int], None]
 
 
 def _check(
-    store: Store, entry: Entry, examine: Callable[[Manifest, StoredFile, _Moved], Finding | None], stage: Stage
+    store: Store, entry: AnyEntry, examine: Callable[[BackupManifest, StoredFile, _Moved], Finding | None], stage: Stage
 ) -> CheckResult:
     if entry.manifest is None:
         damage = entry.require_damage()
@@ -85,18 +85,18 @@ def _check(
     return CheckResult(name=CHECK, status=Status.PASSED, summary=summary, metrics=_metrics(manifest))
 
 
-def _failed(manifest: Manifest, findings: Sequence[Finding]) -> CheckResult:
+def _failed(manifest: BackupManifest, findings: Sequence[Finding]) -> CheckResult:
     summary = f"{len(findings)} of {len(manifest.files)} files are not what was stored"
     return CheckResult(
         name=CHECK, status=Status.FAILED, summary=summary, findings=tuple(findings), metrics=_metrics(manifest)
     )
 
 
-def _metrics(manifest: Manifest) -> dict[str, float | int]:
+def _metrics(manifest: BackupManifest) -> dict[str, float | int]:
     return {"stored_files": len(manifest.files), "stored_bytes": manifest.stored_bytes}
 
 
-def write_sums(store: Store, entry: Entry) -> bool:
+def write_sums(store: Store, entry: AnyEntry) -> bool:
     """Write `SHA256SUMS` beside the manifest unless it is there; returns whether it was written."""
     key = f"{entry.folder}/{SUMS}"
     if store.exists(key):
@@ -105,12 +105,12 @@ def write_sums(store: Store, entry: Entry) -> bool:
     return True
 
 
-def _expected_sums(store: Store, entry: Entry) -> bytes:
+def _expected_sums(store: Store, entry: AnyEntry) -> bytes:
     with store.open(f"{entry.folder}/{manifests.NAME}") as stream:
         return manifests.sha256sums(entry.require_manifest(), stream.read())
 
 
-def _sums_differ(store: Store, entry: Entry) -> list[Finding]:
+def _sums_differ(store: Store, entry: AnyEntry) -> list[Finding]:
     key = f"{entry.folder}/{SUMS}"
     if not store.exists(key):
         return []
@@ -120,7 +120,7 @@ def _sums_differ(store: Store, entry: Entry) -> list[Finding]:
     return [Finding(code="SUMS_DIFFER", message=f"{SUMS} does not agree with the manifest.", hint=_ANOTHER)]
 
 
-def _unexpected(store: Store, manifest: Manifest) -> list[Finding]:
+def _unexpected(store: Store, manifest: BackupManifest) -> list[Finding]:
     known = {file.stored_path for file in manifest.files} | {manifests.NAME, SUMS, manifests.HOLD}
     found = (key.removeprefix(f"{manifest.folder}/") for key in keys(store, manifest.folder))
     strangers = [path for path in found if path not in known and not path.startswith(_BESIDE)]
@@ -130,7 +130,7 @@ def _unexpected(store: Store, manifest: Manifest) -> list[Finding]:
     ]
 
 
-def _read_file(store: Store, manifest: Manifest, file: StoredFile, moved: _Moved) -> Finding | None:
+def _read_file(store: Store, manifest: BackupManifest, file: StoredFile, moved: _Moved) -> Finding | None:
     source = _open(store, manifest, file)
     if isinstance(source, Finding):
         return source
@@ -141,7 +141,7 @@ def _read_file(store: Store, manifest: Manifest, file: StoredFile, moved: _Moved
 
 
 def _fetch_file(
-    store: Store, manifest: Manifest, file: StoredFile, moved: _Moved, *, into: Path, cipher: BackupCipher | None
+    store: Store, manifest: BackupManifest, file: StoredFile, moved: _Moved, *, into: Path, cipher: BackupCipher | None
 ) -> Finding | None:
     source = _open(store, manifest, file)
     if isinstance(source, Finding):
@@ -171,7 +171,7 @@ def _fetch_file(
     return None
 
 
-def _open(store: Store, manifest: Manifest, file: StoredFile) -> BinaryIO | Finding:
+def _open(store: Store, manifest: BackupManifest, file: StoredFile) -> BinaryIO | Finding:
     try:
         return store.open(f"{manifest.folder}/{file.stored_path}")
     except StoreError as error:
@@ -182,7 +182,7 @@ def _open(store: Store, manifest: Manifest, file: StoredFile) -> BinaryIO | Find
         raise
 
 
-def _differs(manifest: Manifest, file: StoredFile, size: int, sha256: str) -> Finding | None:
+def _differs(manifest: BackupManifest, file: StoredFile, size: int, sha256: str) -> Finding | None:
     wanted = file.stored
     if sha256 == wanted.sha256:
         return None

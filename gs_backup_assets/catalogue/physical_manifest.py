@@ -1,0 +1,59 @@
+"""The manifest of a base backup: a whole cluster's files, where its WAL begins and ends, and what it is based on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from gs_backup_assets.catalogue.manifest import BackupManifest
+from gs_backup_assets.postgres.release import Release
+
+
+class Tablespace(BaseModel):
+    """A tablespace outside the data directory: its OID, where it was, and its tar file in the backup."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    oid: int
+    location: str
+    file: str
+
+
+class PhysicalManifest(BackupManifest):
+    """A base backup, full or incremental.
+
+    Recovery from it begins at `start_lsn` on `timeline` and is consistent from `stop_lsn` on, which was reached at
+    `consistent_at` by the server's clock. `base` is the id of the backup that an incremental one adds to. The files are
+    pg_basebackup's own: `base/base.tar.zst`, a tar for each tablespace, the WAL between start and stop, and
+    PostgreSQL's `backup_manifest` with a SHA-256 of each file of the cluster. Sizes in bytes.
+    """
+
+    kind: Literal["physical"] = "physical"
+    system_identifier: str
+    timeline: int
+    start_lsn: str
+    stop_lsn: str
+    started_at: datetime
+    consistent_at: datetime
+    base: str | None = None
+    programs: str
+    compression: str
+    cluster_bytes: int
+    wal_segment_bytes: int
+    data_checksums: bool
+    tablespaces: tuple[Tablespace, ...] = ()
+
+    @property
+    def source_bytes(self) -> int:
+        return self.cluster_bytes
+
+    @property
+    def needs(self) -> str | None:
+        return self.base
+
+    @property
+    def release(self) -> Release:
+        """The server's release: only programs of the same major can use the backup."""
+        return Release.parse(self.server.release)
