@@ -54,7 +54,7 @@ class Production:
         if not checksums and self.toolchain.release.major >= 18:
             argv.append("--no-data-checksums")
         run(argv, environment=self._environment, account=self._account, timeout=120).require_success()
-        self.configure(**_SETTINGS, **settings)
+        self.configure(**{**_SETTINGS, **settings})
 
     def configure(self, **settings: str) -> None:
         """Append to postgresql.conf; takes effect with the next start, or `reload`."""
