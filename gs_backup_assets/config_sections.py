@@ -46,9 +46,30 @@ Duration = Annotated[
 ]
 
 
+_SIZE_UNITS = {"k": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def _size(value: Any) -> Any:
+    match = re.fullmatch(r"(\d+)\s*([kMGT])", value.strip()) if isinstance(value, str) else None
+    if match is not None:
+        return int(match[1]) * _SIZE_UNITS[match[2]]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError("write a size such as 64M or 4G")
+
+
+Size = Annotated[PositiveInt, BeforeValidator(_size)]
+
+
 def _schedule(value: str) -> str:
     if not re.fullmatch(_CRON, value.strip()):
         raise ValueError('write a cron schedule of five fields, such as "0 2 * * *"')
+    return value
+
+
+def _slot(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[a-z0-9_]{1,63}", value):
+        raise ValueError("a slot's name has small letters, digits and underscores")
     return value
 
 
@@ -256,11 +277,83 @@ class Wal(_Section):
     spool: Path = Path("wal-spool")
     url_env: str | None = None
 
-    @field_validator("slot")
+    _known_slot = field_validator("slot")(_slot)
+
+
+class Replica(_Section):
+    """A standby, and how far it may fall behind before people are told.
+
+    `url_env` names the address of the standby, for questions and for its promotion. `slot` is its physical replication
+    slot on the primary (default: its name). `max_lag` and `max_lag_bytes` limit what it has not replayed yet,
+    `max_retained` what its slot keeps the primary from removing.
+    """
+
+    url_env: str
+    slot: str | None = None
+    max_lag: Duration = timedelta(minutes=5)
+    max_lag_bytes: Size = 1 << 30
+    max_retained: Size = 4 << 30
+
+    _known_slot = field_validator("slot")(_slot)
+
+
+class Hook(_Section):
+    """A command of one's own that is run when the database is back, such as one that restarts the application.
+
+    It is run without a shell. Facts are in its environment (docs/disaster-recovery.md), and so is what `environment`
+    names of ours.
+    """
+
+    name: str
+    command: tuple[str, ...] = Field(min_length=1)
+    timeout: Duration = timedelta(minutes=5)
+    environment: tuple[str, ...] = ()
+
+    @field_validator("name")
     @classmethod
-    def _known_slot(cls, value: str) -> str:
-        if not re.fullmatch(r"[a-z0-9_]{1,63}", value):
-            raise ValueError("a slot's name has small letters, digits and underscores")
+    def _plain_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,62}", value):
+            raise ValueError("a hook's name has letters, digits, blanks, hyphens and underscores")
+        return value
+
+
+class Health(_Section):
+    """An address that answers when the application works again: asked until it does, or `deadline` has passed."""
+
+    url: str
+    status: int = Field(200, ge=100, le=599)
+    expect: str | None = None
+    deadline: Duration = timedelta(minutes=5)
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^\s@]+", value):
+            raise ValueError("write an address such as https://app.example.com/api/health, without user or password")
+        return value
+
+
+class DisasterRecovery(_Section):
+    """What `gs-backup disaster-recover` does after a complete loss.
+
+    `into` is the data directory that is made of the newest base backup and the write-ahead log; its server then listens
+    on `listen_addresses` and `port`. `server_url_env` names the address of the database that is made of the newest
+    proven dump where there is no physical path. Then the hooks run, in their order, and `health` is asked.
+    """
+
+    into: Path
+    listen_addresses: str = "localhost"
+    port: int = Field(5432, ge=1, le=65535)
+    server_url_env: str | None = None
+    hooks: tuple[Hook, ...] = ()
+    health: Health | None = None
+
+    @field_validator("hooks")
+    @classmethod
+    def _named_once(cls, value: tuple[Hook, ...]) -> tuple[Hook, ...]:
+        names = [hook.name for hook in value]
+        if len(set(names)) != len(names):
+            raise ValueError("every hook needs a name of its own: a recovery that is resumed knows them by it")
         return value
 
 
@@ -342,6 +435,8 @@ class Settings(_Section):
     logical: Logical = Logical()
     physical: Physical | None = None
     wal: Wal | None = None
+    replicas: dict[str, Replica] = {}
+    disaster_recovery: DisasterRecovery | None = None
     data_classes: dict[str, DataClass] = Field(default_factory=default_classes)
     retention: Retention | None = None
     costs: Costs = Costs()
@@ -350,3 +445,10 @@ class Settings(_Section):
     reports: Path = Path("reports")
     owners: tuple[str, ...] = ("team:database",)
     verification: Verification = Verification()
+
+    @field_validator("replicas")
+    @classmethod
+    def _named_replicas(cls, value: dict[str, Replica]) -> dict[str, Replica]:
+        for name in value:
+            _slot(name)
+        return value

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from gs_backup_assets.config import BackupConfig, DatabaseSettings, load_config
-from gs_backup_assets.config_sections import DataClass, Settings
+from gs_backup_assets.config_sections import DataClass, Replica, Settings
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets.vault.opening import open_store
@@ -239,6 +239,28 @@ def test_a_copy_has_to_be_in_another_place(load: Load, stores: str) -> None:
     assert "another place" in refusal(load, f"{ONE}stores: {stores}\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("replicas: {Hot-Spare: {url_env: A}}", "small letters"),
+        ("replicas: {spare: {url_env: A, max_retained: 4 barrels}}", "a size such as 64M"),
+        ("replicas: {spare: {url_env: A, slot: Spare}}", "small letters"),
+        ("replicas: {spare: {max_lag: 5m}}", "replicas.spare.url_env"),
+        ("disaster_recovery: {into: x, health: {url: 'https://me:secret@app/'}}", "without user or password"),
+        ("disaster_recovery: {into: x, hooks: [{name: a, command: []}]}", "hooks.0.command"),
+        ("disaster_recovery: {into: x, hooks: [{name: a, command: [b]}, {name: a, command: [c]}]}", "of its own"),
+    ],
+)
+def test_replicas_and_disaster_recovery_are_checked(load: Load, text: str, told: str) -> None:
+    assert told in (message := refusal(load, f"{ONE}{text}\n"))
+    assert "secret" not in message
+
+
+def test_sizes_are_in_powers_of_1024(load: Load) -> None:
+    replica = load(f"{ONE}replicas: {{spare: {{url_env: A, max_lag_bytes: 64M, max_retained: 12345}}}}").replicas["spare"]
+    assert (replica.max_lag_bytes, replica.max_retained) == (64 << 20, 12345)
+
+
 def test_loading_reads_no_secret(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched()
     with monkeypatch.context() as patch:
@@ -269,6 +291,12 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
+def list_of(annotation: Any) -> list[type[BaseModel]]:
+    """The model of a list's sections; none for a list of something else, or of alternatives."""
+    first = get_args(annotation)[0] if get_origin(annotation) is tuple else None
+    return models_in(first) if isinstance(first, type) else []
+
+
 def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
     """Every key of a model and of the models in it; `*` stands for a name that the user chooses."""
     found = set()
@@ -281,6 +309,8 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
         if get_origin(field.annotation) is dict:
             for inner in models_in(get_args(field.annotation)[1]):
                 found |= keys_of(inner, f"{prefix}{name}.*.")
+        for inner in list_of(field.annotation):
+            found |= keys_of(inner, f"{prefix}{name}.")
     return found
 
 
@@ -296,9 +326,11 @@ def default_at(key: str) -> object:
     if key.startswith("data_classes.*."):
         return {"tables": []}[key.rpartition(".")[2]]
     models: list[type[BaseModel]] = [BackupConfig]
+    if key.startswith("replicas.*."):
+        key, models = key.removeprefix("replicas.*."), [Replica]
     for part in key.split("."):
         fields = [model.model_fields[part] for model in models if part in model.model_fields]
-        models = [model for field in fields for model in models_in(field.annotation)]
+        models = [model for field in fields for model in models_in(field.annotation) or list_of(field.annotation)]
     default = next(f.get_default(call_default_factory=True) for f in fields if not f.is_required())
     if isinstance(default, timedelta):
         return default
