@@ -8,7 +8,7 @@ from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, author, failure, from_check, step
 from gs_backup_assets.assets.logical import backup_of_partition, checksum_key, sweep_attempts
 from gs_backup_assets.catalogue.audit import note
-from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.catalogue import catalogue_of
 from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ProofFailed
@@ -98,7 +98,7 @@ def _copy(
         waiting = uncopied(primary, offsite, settings.name)
         for summary in waiting[:_CAUGHT_UP] if result.status is Status.PASSED else ():
             try:
-                older = Catalogue(primary, settings.name).find(summary.id)
+                older = catalogue_of(primary, settings.name, summary.kind).find(summary.id)
                 _, compared = copy_and_compare(stores, older, progress, by=author(context), told=context.log.warning)
                 caught_up += compared.status is Status.PASSED
             except ProofFailed as error:  # an old backup that is damaged is no reason to fail today's

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
@@ -195,6 +195,25 @@ class AuditLog:
     def _read(self, key: str) -> bytes:
         with self.store.open(key) as stream:
             return stream.read()
+
+
+class _Backup(Protocol):
+    """An entry of the catalogue, a summary, a manifest."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def partition(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+
+def ids_of(backup: _Backup) -> dict[str, str]:
+    """What a record calls a backup by. Of a kind nothing is said for dumps: logs from before base backups say none."""
+    ids = {"backup": backup.id, "partition": backup.partition}
+    return ids if backup.kind == "logical" else {**ids, "kind": backup.kind}
 
 
 def note(

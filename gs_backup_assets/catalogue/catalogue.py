@@ -13,6 +13,7 @@ from gs_backup_assets.catalogue import proof as proofs
 from gs_backup_assets.catalogue.manifest import (
     BULK,
     HOLD,
+    KINDS,
     PROOFS,
     UNKNOWN_VERSION,
     BackupManifest,
@@ -278,6 +279,28 @@ class PhysicalCatalogue(BackupCatalogue[PhysicalManifest]):
 
     kind = "physical"
     model = PhysicalManifest
+
+
+def catalogue_of(store: Store, database: str, kind: Kind) -> Catalogue | PhysicalCatalogue:
+    """The backups of one kind."""
+    return Catalogue(store, database) if kind == "logical" else PhysicalCatalogue(store, database)
+
+
+def all_summaries(store: Store, database: str) -> list[Summary]:
+    """What every finished backup of every kind comes to, newest first."""
+    found = [s for kind in KINDS for s in catalogue_of(store, database, kind).summaries()]
+    return sorted(found, key=lambda summary: (summary.id, summary.partition), reverse=True)
+
+
+def find_any(store: Store, database: str, wanted: str) -> Entry | PhysicalEntry:
+    """A backup of any kind by id, by partition, or `latest`: a dump, where there is one. Errors as for `find`."""
+    try:
+        return Catalogue(store, database).find(wanted)
+    except ConfigError as missing:
+        try:
+            return PhysicalCatalogue(store, database).find(wanted)
+        except ConfigError:
+            raise missing from None
 
 
 def _summary(entry: BackupEntry[M]) -> Summary:

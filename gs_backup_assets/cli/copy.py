@@ -41,7 +41,7 @@ def copy(
 ) -> None:
     """Bring backups to the off-site store, the manifest last, and compare them there. Broken off, it goes on."""
     from gs_backup_assets.catalogue.audit import Author
-    from gs_backup_assets.catalogue.catalogue import Catalogue
+    from gs_backup_assets.catalogue.catalogue import all_summaries, catalogue_of, find_any
     from gs_backup_assets.config import load_config
     from gs_backup_assets.recovery.copying import copy_and_compare
     from gs_backup_assets.recovery.offsite import Copied, mirror_beside, mirror_log, uncopied
@@ -50,18 +50,20 @@ def copy(
     settings = load_config(config).database(database)
     vault = open_vault(settings)
     primary, offsite = vault.primary, vault.store("offsite")
-    catalogue = Catalogue(primary, settings.name)
-    if catalogue.latest() is None:
+    if not all_summaries(primary, settings.name):
         raise ConfigError(
             "NO_BACKUPS",
             f"{primary.describe()} holds no backup of {settings.name}: there is nothing to copy.",
             "If it is lost, the copies are still there: `gs-backup list --from offsite`.",
         )
-    wanted = backups or [summary.id for summary in reversed(uncopied(primary, offsite, settings.name))]
+    if backups:
+        entries = [find_any(primary, settings.name, name) for name in backups]
+    else:
+        missing = reversed(uncopied(primary, offsite, settings.name))
+        entries = [catalogue_of(primary, settings.name, summary.kind).find(summary.id) for summary in missing]
     progress = terminal_progress()
     results: list[dict[str, Any]] = []
-    for name in wanted:
-        entry = catalogue.find(name)
+    for entry in entries:
         try:
             copied, check = copy_and_compare(
                 vault, entry, progress, by=Author.here("copy"), told=_warn, read_back=read_back
@@ -71,6 +73,7 @@ def copy(
         results.append(
             {
                 "id": entry.id,
+                "kind": entry.kind,
                 "partition": entry.partition,
                 "copied_files": copied.files,
                 "copied_bytes": copied.copied_bytes,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gs_backup_assets.catalogue.audit import Author, note
-from gs_backup_assets.catalogue.catalogue import Entry
-from gs_backup_assets.catalogue.verdict import CheckResult
+from gs_backup_assets.catalogue.audit import Author, ids_of, note
+from gs_backup_assets.catalogue.catalogue import AnyEntry
+from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.progress import Progress
-from gs_backup_assets.recovery.offsite import Copied, copy_backup
+from gs_backup_assets.recovery.offsite import Copied, copy_backup, uncopied_bases
 from gs_backup_assets.recovery.offsite_check import compare_copy
 from gs_backup_assets.vault.opening import Vault
 
 
 def copy_and_compare(
     vault: Vault,
-    entry: Entry,
+    entry: AnyEntry,
     progress: Progress,
     *,
     by: Author,
@@ -24,8 +24,25 @@ def copy_and_compare(
 ) -> tuple[Copied, CheckResult]:
     """Bring what is missing of a backup to the off-site store and compare it there; errors as for both.
 
-    That the audit log could not be written is `told`, and ends nothing: the copy is there.
+    What an incremental backup is based on comes before it, compared and on record as well; the result is about the
+    backup itself. That the audit log could not be written is `told`, and ends nothing: the copy is there.
     """
+    for base in uncopied_bases(vault.primary, vault.store("offsite"), entry):
+        _, compared = _copy(vault, base, progress, by=by, told=told, read_back=read_back)
+        if compared.status is not Status.PASSED:
+            told(f"{base.id}, which {entry.id} is based on: {compared.summary}")
+    return _copy(vault, entry, progress, by=by, told=told, read_back=read_back)
+
+
+def _copy(
+    vault: Vault,
+    entry: AnyEntry,
+    progress: Progress,
+    *,
+    by: Author,
+    told: Callable[[str], None],
+    read_back: bool,
+) -> tuple[Copied, CheckResult]:
     offsite = vault.store("offsite")
     copied = copy_backup(vault.primary, offsite, entry, progress)
     with progress.stage("compare") as stage:
@@ -35,7 +52,7 @@ def copy_and_compare(
         entry.database,
         by,
         "copy",
-        ids={"backup": entry.id, "partition": entry.partition},
+        ids=ids_of(entry),
         result=compared.status.value,
         details={"files": copied.files, "copied_bytes": copied.copied_bytes},
         otherwise=offsite,

@@ -11,8 +11,8 @@ from datetime import date
 from functools import partial
 
 from gs_backup_assets.catalogue.audit import mirror
-from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
-from gs_backup_assets.catalogue.manifest import HOLD, KEYS, NAME, PROOFS, SUMS, StoredFile
+from gs_backup_assets.catalogue.catalogue import AnyEntry, PhysicalCatalogue, PhysicalEntry, all_summaries
+from gs_backup_assets.catalogue.manifest import BULK, HOLD, KEYS, KINDS, NAME, PROOFS, SUMS, StoredFile
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
 from gs_backup_assets.errors import ProofFailed, StoreError
@@ -37,7 +37,7 @@ class Copied:
     present: int
 
 
-def copy_backup(primary: Store, offsite: Store, entry: Entry, progress: Progress) -> Copied:
+def copy_backup(primary: Store, offsite: Store, entry: AnyEntry, progress: Progress) -> Copied:
     """Bring a backup's missing objects to the off-site store, the manifest last; broken off, it goes on where it was.
 
     What is brought is compared on its way with the manifest: a damaged primary copy is not spread. Raises ProofFailed
@@ -68,8 +68,11 @@ def mirror_beside(primary: Store, offsite: Store, database: str) -> int:
 
     Only for backups whose copy is complete; the files themselves are not looked at.
     """
-    top = f"{database}/logical"
-    mine, theirs = ([listed.key for listed in store.objects(top, skip=("dump",))] for store in (primary, offsite))
+    return sum(_mirror_beside(primary, offsite, f"{database}/{kind}") for kind in KINDS)
+
+
+def _mirror_beside(primary: Store, offsite: Store, top: str) -> int:
+    mine, theirs = ([listed.key for listed in store.objects(top, skip=BULK)] for store in (primary, offsite))
     there = set(theirs)
     paths: dict[str, list[str]] = defaultdict(list)  # of each backup: there may be thousands
     for key in mine:
@@ -102,9 +105,33 @@ def mirror_log(primary: Store, offsite: Store, database: str) -> CheckResult:
 
 
 def uncopied(primary: Store, offsite: Store, database: str) -> list[Summary]:
-    """Finished backups of the primary store that the off-site store does not have, newest first."""
-    there = {summary.id for summary in Catalogue(offsite, database).summaries()}
-    return [summary for summary in Catalogue(primary, database).summaries() if summary.id not in there]
+    """Finished backups of the primary store, of every kind, that the off-site store does not have, newest first."""
+    there = {summary.folder for summary in all_summaries(offsite, database)}
+    return [summary for summary in all_summaries(primary, database) if summary.folder not in there]
+
+
+def uncopied_bases(primary: Store, offsite: Store, entry: AnyEntry) -> list[PhysicalEntry]:
+    """What an incremental backup is based on and has no copy yet, in the order in which it is copied: the full first.
+
+    A base that neither store has any more is left out: what lacks it cannot be restored, and its proof says so.
+    """
+    bases: list[PhysicalEntry] = []
+    wanted = entry.manifest.needs if entry.manifest else None
+    if wanted is None:
+        return bases
+    here, there = (
+        {summary.id: summary for summary in PhysicalCatalogue(store, entry.database).summaries()}
+        for store in (primary, offsite)
+    )
+    met: set[str] = set()
+    while wanted is not None and wanted in here and wanted not in there and wanted not in met:
+        met.add(wanted)
+        found = PhysicalCatalogue(primary, entry.database).entry(here[wanted].partition, wanted)
+        if found is None:  # it was deleted this moment
+            break
+        bases.insert(0, found)
+        wanted = here[wanted].base
+    return bases
 
 
 def due_for_reading_back(partitions: Sequence[str], today: date, every_days: int) -> list[str]:
@@ -156,7 +183,7 @@ def _primary_damaged(key: str) -> ProofFailed:
     )
 
 
-def _copy_manifest(primary: Store, offsite: Store, entry: Entry) -> None:
+def _copy_manifest(primary: Store, offsite: Store, entry: AnyEntry) -> None:
     """The manifest makes the copy a backup; it is the very one that the files were compared with."""
     key = f"{entry.folder}/{NAME}"
     with primary.open(key) as stream:

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterator
 from functools import partial
 
-from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
-from gs_backup_assets.catalogue.manifest import HOLD, KEYS, NAME, PROOFS, SUMS, Manifest, StoredFile
+from gs_backup_assets.catalogue.catalogue import AnyEntry, all_summaries, catalogue_of
+from gs_backup_assets.catalogue.manifest import KEYS, NAME, BackupManifest, StoredFile
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.progress import Stage
 from gs_backup_assets.recovery.equality import not_verified
-from gs_backup_assets.recovery.stored_bytes import check_stored_bytes
+from gs_backup_assets.recovery.stored_bytes import check_stored_bytes, strangers
 from gs_backup_assets.system.crew import GoOn, side_by_side
 from gs_backup_assets.vault.pipeline import Hashing, drain
 from gs_backup_assets.vault.store import Listed, OwnChecksum, Store
@@ -23,7 +23,7 @@ _DAMAGED = "Use the primary copy or another backup. Remove the damaged object, t
 _MISSING = "Copy it again: `gs-backup copy`. Find out who removed it."
 
 
-def compare_copy(primary: Store, offsite: Store, entry: Entry, stage: Stage, *, read_back: bool) -> CheckResult:
+def compare_copy(primary: Store, offsite: Store, entry: AnyEntry, stage: Stage, *, read_back: bool) -> CheckResult:
     """Whether the off-site copy of a backup is what the manifest says.
 
     With `read_back` every byte is read; else what both stores say of their objects is compared with the manifest, and
@@ -39,11 +39,11 @@ def compare_copy(primary: Store, offsite: Store, entry: Entry, stage: Stage, *, 
         return _result(manifest, [finding], {})
     findings = [
         *_manifest_differs(offsite, entry),
-        *_strangers(manifest, there),
+        *strangers(manifest, there),
         *_keys_differ(primary, offsite, manifest, there),
     ]
     if read_back:
-        copy = Catalogue(offsite, manifest.database).find(manifest.id)
+        copy = catalogue_of(offsite, manifest.database, manifest.kind).find(manifest.id)
         read = check_stored_bytes(offsite, copy, stage)
         findings += [f for f in read.findings if f.code != "FILE_UNEXPECTED"]
         return _result(manifest, findings, {"read_back_bytes": manifest.stored_bytes})
@@ -59,14 +59,17 @@ def compare_copy(primary: Store, offsite: Store, entry: Entry, stage: Stage, *, 
 def read_back_copies(offsite: Store, database: str, partition: str, stage: Stage) -> CheckResult:
     """Read every byte of the copies of one day back, whether or not the primary store still has them.
 
+    On a Sunday these are also the base backups of the week that begins with it.
+
     An object in an archive class cannot be read at once: then it is not verified. StoreError, ConfigError as usual.
     """
-    catalogue = Catalogue(offsite, database)
     results = []
-    for summary in catalogue.summaries():
+    for summary in all_summaries(offsite, database):
         if summary.partition == partition:
             try:
-                results.append(check_stored_bytes(offsite, catalogue.find(summary.id), stage))
+                results.append(
+                    check_stored_bytes(offsite, catalogue_of(offsite, database, summary.kind).find(summary.id), stage)
+                )
             except StoreError as error:
                 if error.code != "OBJECT_ARCHIVED":
                     raise
@@ -85,7 +88,7 @@ def read_back_copies(offsite: Store, database: str, partition: str, stage: Stage
     )
 
 
-def _result(manifest: Manifest, findings: list[Finding], metrics: dict[str, float | int]) -> CheckResult:
+def _result(manifest: BackupManifest, findings: list[Finding], metrics: dict[str, float | int]) -> CheckResult:
     read = metrics.get("read_back_bytes", 0)
     summary = f"{len(manifest.files)} files, {manifest.stored_bytes} bytes, all as in the manifest"
     summary += " (read back)" if read == manifest.stored_bytes and read else " (by the store's own checksums)"
@@ -100,23 +103,16 @@ def _result(manifest: Manifest, findings: list[Finding], metrics: dict[str, floa
     )
 
 
-def _manifest_differs(offsite: Store, entry: Entry) -> list[Finding]:
+def _manifest_differs(offsite: Store, entry: AnyEntry) -> list[Finding]:
     if hashlib.sha256(_read(offsite, f"{entry.folder}/{NAME}")).hexdigest() == entry.manifest_sha256:
         return []
     message = "The manifest off-site is another than the one in the primary store."
     return [Finding(code="OFFSITE_MANIFEST_DIFFERS", message=message, hint=_DAMAGED)]
 
 
-def _strangers(manifest: Manifest, there: dict[str, Listed]) -> list[Finding]:
-    known = {file.stored_path for file in manifest.files} | {NAME, SUMS, HOLD}
-    strangers = [path for path in there if path not in known and path.split("/")[0] not in (PROOFS, KEYS)]
-    return [
-        Finding(code="FILE_UNEXPECTED", message=f"{path} is not in the manifest.", hint="Somebody put it there.")
-        for path in strangers
-    ]
-
-
-def _keys_differ(primary: Store, offsite: Store, manifest: Manifest, there: dict[str, Listed]) -> Iterator[Finding]:
+def _keys_differ(
+    primary: Store, offsite: Store, manifest: BackupManifest, there: dict[str, Listed]
+) -> Iterator[Finding]:
     """Without its wrapped key a copy is worth nothing; what wraps it for the same master key is the same everywhere."""
     wrapped = [path for path in there if path.split("/")[0] == KEYS]
     if manifest.encryption is not None and not wrapped:
@@ -143,7 +139,7 @@ def _read(store: Store, key: str) -> bytes:
 def _file_differs(
     primary: Store,
     offsite: Store,
-    manifest: Manifest,
+    manifest: BackupManifest,
     file: StoredFile,
     go_on: GoOn,
     *,

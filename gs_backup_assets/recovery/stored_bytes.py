@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -68,7 +68,8 @@ def _check(
         status = Status.NOT_VERIFIED if entry.verdict is Verdict.NOT_VERIFIED else Status.FAILED
         return CheckResult(name=CHECK, status=status, summary="the manifest cannot be read", findings=(finding,))
     manifest = entry.manifest
-    findings = [*_unexpected(store, manifest), *_sums_differ(store, entry)]
+    there = (key.removeprefix(f"{manifest.folder}/") for key in keys(store, manifest.folder))
+    findings = [*strangers(manifest, there), *_sums_differ(store, entry)]
 
     def job(file: StoredFile, go_on: GoOn) -> Finding | None:
         def moved(size: int) -> None:
@@ -120,13 +121,13 @@ def _sums_differ(store: Store, entry: AnyEntry) -> list[Finding]:
     return [Finding(code="SUMS_DIFFER", message=f"{SUMS} does not agree with the manifest.", hint=_ANOTHER)]
 
 
-def _unexpected(store: Store, manifest: BackupManifest) -> list[Finding]:
+def strangers(manifest: BackupManifest, there: Iterable[str]) -> list[Finding]:
+    """What lies in a backup's folder, under these paths in it, and has nothing to do with the backup."""
     known = {file.stored_path for file in manifest.files} | {manifests.NAME, SUMS, manifests.HOLD}
-    found = (key.removeprefix(f"{manifest.folder}/") for key in keys(store, manifest.folder))
-    strangers = [path for path in found if path not in known and not path.startswith(_BESIDE)]
     return [
         Finding(code="FILE_UNEXPECTED", message=f"{path} is not in the manifest.", hint="Somebody put it there.")
-        for path in strangers
+        for path in there
+        if path not in known and not path.startswith(_BESIDE)
     ]
 
 
