@@ -257,7 +257,8 @@ def test_replicas_and_disaster_recovery_are_checked(load: Load, text: str, told:
 
 
 def test_sizes_are_in_powers_of_1024(load: Load) -> None:
-    replica = load(f"{ONE}replicas: {{spare: {{url_env: A, max_lag_bytes: 64M, max_retained: 12345}}}}").replicas["spare"]
+    config = load(f"{ONE}replicas: {{spare: {{url_env: A, max_lag_bytes: 64M, max_retained: 12345}}}}")
+    replica = config.replicas["spare"]
     assert (replica.max_lag_bytes, replica.max_retained) == (64 << 20, 12345)
 
 
