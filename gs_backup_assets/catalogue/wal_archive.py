@@ -25,8 +25,8 @@ from gs_backup_assets.postgres.wal import (
     history_name,
     parse_history,
     require_segment,
-    written_bytes,
 )
+from gs_backup_assets.postgres.wal_records import written_end
 from gs_backup_assets.vault import compression
 from gs_backup_assets.vault.encryption import SUFFIX as ENCRYPTED
 from gs_backup_assets.vault.encryption import BackupCipher, Identity
@@ -158,7 +158,8 @@ class WalArchive:
     def put_partial(self, segment: Segment, data: bytes) -> Archived | None:
         """Store what is written of an unfinished segment, and drop what is stored of less; None when it is no more."""
         require_segment(data, segment, self.system_identifier, whole=False)
-        written = written_bytes(data, segment)
+        # To the byte: what is added to a page that has begun must be another part, under another name.
+        written = written_end(data, segment).value - segment.start.value
         # What lies behind belongs to an older segment, or is not there yet: a part is what it says, and zeros.
         data = data[:written] + bytes(len(data) - written)
         name = f"{segment.name}.{written:08X}{compression.SUFFIX}"

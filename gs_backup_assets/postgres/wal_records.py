@@ -1,0 +1,104 @@
+"""Finds the end of what is really written in an unfinished segment, by walking its records. Pure.
+
+The layout is that of PostgreSQL's `access/xlogrecord.h` and `access/xlog_internal.h`: records begin at multiples of
+eight, go on over page headers, and carry a CRC-32C.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+
+from gs_backup_assets.postgres.wal import PAGE_BYTES, Lsn, Segment, written_bytes
+
+_LONG_HEADER_BYTES = 40
+_SHORT_HEADER_BYTES = 24
+_RECORD_HEADER_BYTES = 24
+_CRC_AT = 20
+_REMAINING_AT = 16  # xlp_rem_len: what of a record goes on in this page
+_POLYNOMIAL = 0x82F63B78
+
+
+def written_end(data: bytes, segment: Segment) -> Lsn:
+    """Up to where a segment's bytes are there for sure: never more than what was written, which is in order.
+
+    Two bounds, and the greater holds. The last byte that is not zero was written, and all before it. The last record
+    whose sum is right was written to its end, be it zeros.
+    """
+    pages = written_bytes(data, segment)
+    if pages == 0:
+        return segment.start
+    by_bytes = _aligned(len(data[:pages].rstrip(b"\0")))
+    return Lsn(segment.start.value + max(by_bytes, _end_of_records(data, pages)))
+
+
+def _end_of_records(data: bytes, pages: int) -> int:
+    """Where the last complete record ends that begins in the segment; 0 when there is none."""
+    # What goes on from the segment before has its sum there: it is skipped, and proves nothing by itself.
+    (remaining,) = struct.unpack_from("<I", data, _REMAINING_AT)
+    at = _walk(_LONG_HEADER_BYTES, _aligned(remaining))
+    last: tuple[int, int] | None = None
+    while (start := _past_header(at)) < pages:
+        (length,) = struct.unpack_from("<I", data, start)
+        end = _walk(start, _aligned(length))
+        if length < _RECORD_HEADER_BYTES or end > pages:
+            break
+        last, at = (start, length), end
+    if last is None:
+        return 0
+    # Those before it are whole, as it begins behind them; it may be half written itself.
+    return at if _sum_is_right(_gather(data, *last)) else last[0]
+
+
+def _past_header(at: int) -> int:
+    """A record never begins in a page header."""
+    return at + _SHORT_HEADER_BYTES if at % PAGE_BYTES == 0 else at
+
+
+def _walk(at: int, length: int) -> int:
+    """The offset after so many bytes of records from `at`, page headers left out."""
+    while True:
+        room = PAGE_BYTES - at % PAGE_BYTES
+        if length <= room:
+            return at + length
+        length -= room
+        at += room + _SHORT_HEADER_BYTES
+
+
+def _gather(data: bytes, at: int, length: int) -> bytes:
+    """So many bytes of a record from `at`, page headers left out."""
+    pieces = []
+    while length > 0:
+        room = min(PAGE_BYTES - at % PAGE_BYTES, length)
+        pieces.append(data[at : at + room])
+        length -= room
+        at += room + _SHORT_HEADER_BYTES
+    return b"".join(pieces)
+
+
+def _sum_is_right(record: bytes) -> bool:
+    """The sum is over the record's data first, then over its header up to the sum."""
+    (wanted,) = struct.unpack_from("<I", record, _CRC_AT)
+    return bool(_crc32c(record[_RECORD_HEADER_BYTES:] + record[:_CRC_AT]) == wanted)
+
+
+@cache
+def _table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        value = byte
+        for _ in range(8):
+            value = (value >> 1) ^ (_POLYNOMIAL if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+def _crc32c(data: bytes) -> int:
+    table, value = _table(), 0xFFFFFFFF
+    for byte in data:
+        value = table[(value ^ byte) & 0xFF] ^ (value >> 8)
+    return value ^ 0xFFFFFFFF
+
+
+def _aligned(length: int) -> int:
+    return (length + 7) & ~7
