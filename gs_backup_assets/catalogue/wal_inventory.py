@@ -17,6 +17,7 @@ _SYSTEM = re.compile(r"\d{1,20}")
 _TIMELINE = re.compile(r"[0-9A-F]{8}")
 _SEGMENT = re.compile(r"([0-9A-F]{24})\.zst(\.enc)?")
 _PARTIAL = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{8})\.zst(\.enc)?")
+_WHOLE = 1 << 40  # bytes: no segment is as long
 _HISTORY = re.compile(r"[0-9A-F]{8}\.history(\.enc)?")
 
 
@@ -50,7 +51,7 @@ class WalObject:
     @property
     def order(self) -> tuple[str, int]:
         """Sorts the segments of one timeline, a longer part after a shorter one, the whole one last."""
-        return self.segment or "", self.listed.size if self.written is None else self.written
+        return self.segment or "", _WHOLE if self.written is None else self.written
 
 
 def wal_folder(database: str) -> str:
