@@ -12,6 +12,7 @@ from gs_backup_assets.assets.logical import build_backup_checksum, build_logical
 from gs_backup_assets.assets.offsite import build_offsite_copy
 from gs_backup_assets.assets.policy import build_retention
 from gs_backup_assets.assets.proof import build_proof
+from gs_backup_assets.assets.replicas import build_replica_sensor, build_replica_status
 from gs_backup_assets.config import BackupConfig
 from gs_backup_assets.resources import VaultResource
 from gs_backup_assets.schedules import (
@@ -37,6 +38,7 @@ def build_definitions(
     months = dg.MonthlyPartitionsDefinition(f"{config.first_partition[:7]}-01", timezone=config.timezone, end_offset=1)
     assets: list[dg.AssetsDefinition | dg.SourceAsset] = []
     jobs, schedules = [], []
+    reporters: list[dg.SensorDefinition] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks
         warnings.simplefilter("ignore", dg.BetaWarning)  # the observable source
@@ -59,11 +61,14 @@ def build_definitions(
             costs = build_cost_report(settings, months, listener, retry)
             cost_job = build_cost_job(settings, months, costs)
             assets += [build_source(settings), *chain, costs]
+            if settings.replicas:
+                assets.append(build_replica_status(settings, listener))
+                reporters.append(build_replica_sensor(settings))
             jobs.append(cost_job)
             schedules.append(build_cost_schedule(settings, cost_job))
             jobs.append(job)
             schedules.append(build_daily_schedule(settings, job))
         check_keys = [key for asset in assets if isinstance(asset, dg.AssetsDefinition) for key in asset.check_keys]
-        sensors = build_sensors(config, check_keys)
+        sensors = [*build_sensors(config, check_keys), *reporters]
         resources = {"vault": VaultResource()}
         return dg.Definitions(assets=assets, jobs=jobs, schedules=schedules, sensors=sensors, resources=resources)

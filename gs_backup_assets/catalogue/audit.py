@@ -23,7 +23,10 @@ from gs_backup_assets.vault.store import Store, keys
 
 ACTOR_VARIABLE = "GS_BACKUP_ACTOR"
 FIRST_PREVIOUS = "0" * 64
-Event = Literal["backup", "copy", "read_back", "proof", "restore", "prune", "hold", "release", "rewrap", "sweep"]
+Event = Literal[
+    "backup", "copy", "read_back", "proof", "restore", "prune", "hold", "release", "rewrap", "sweep", "replica",
+    "promote", "disaster_recovery",
+]  # fmt: skip
 
 # Records lie in folders of a thousand, by number and not by time: a key that depends on nothing but the number can be
 # taken only once, whatever the writers' clocks say; and the newest folder is one page of a listing.

@@ -36,6 +36,7 @@ def _register() -> None:
         keys,
         listing,
         prune,
+        replica,
         restore,
         run,
         selftest,
@@ -48,6 +49,7 @@ def _register() -> None:
     app.add_typer(toolchain.app, name="toolchain")
     app.add_typer(audit.app, name="audit")
     app.add_typer(keys.app, name="keys")
+    app.add_typer(replica.app, name="replica")
     app.command("init")(init.init)
     app.command("doctor")(doctor.doctor)
     app.command("run")(run.run)

@@ -1,0 +1,288 @@
+"""Builds a streaming standby: its slot, its files from the primary or from the store, its settings, and its start."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from gs_backup_assets.errors import ConfigError, ProgramError, SourceError
+from gs_backup_assets.postgres.connection import Connection, Target, connect, query, server_facts
+from gs_backup_assets.postgres.replication import identify, refusal
+from gs_backup_assets.postgres.standby_files import write_standby_files
+from gs_backup_assets.postgres.toolchain import Toolchain, choose_own_major, reachable
+from gs_backup_assets.progress import Progress, Stage
+from gs_backup_assets.system.account import Account, current_account, server_account
+from gs_backup_assets.system.guardian import guardian
+from gs_backup_assets.system.programs import run
+from gs_backup_assets.system.workspace import workspace
+
+_PROGRESS = re.compile(r"\s*(\d+)/(\d+) kB")
+_STREAM_SECONDS = 60.0
+# Fills a folder with the cluster's files, which belong to the account.
+Fill = Callable[[Path, Account, Progress], None]
+
+
+@dataclass(frozen=True)
+class Created:
+    """A standby that was built. `start` is the command that starts it; `warnings` are for people."""
+
+    name: str
+    slot: str
+    data: Path
+    toolchain: Toolchain
+    account: Account
+    started: bool
+    start: str
+    log: Path
+    warnings: tuple[str, ...]
+
+
+def create_replica(
+    primary: Target,
+    into: Path,
+    name: str,
+    progress: Progress,
+    *,
+    slot: str | None = None,
+    restore_command: str | None = None,
+    port: int | None = None,
+    start: bool = False,
+    fill: Fill | None = None,
+) -> Created:
+    """Build a standby of `primary` in the new folder `into`, which becomes its data directory.
+
+    `fill` brings the files from elsewhere; without it pg_basebackup copies them from the primary. `port` is written
+    into its settings: on the primary's own machine it must be another one. With `start` it is started, and waited for
+    until it streams. After an error the slot is dropped and everything that was made is removed.
+
+    Raises ConfigError: `INTO_NOT_EMPTY`, `INTO_UNUSABLE`, `SLOT_EXISTS`, `NAME_INVALID`; SourceError: those of
+    `identify`, `REPLICA_NOT_STREAMING`; ProgramError.
+    """
+    slot = slot or name
+    if not re.fullmatch(r"[a-z0-9_]{1,63}", slot) or not re.fullmatch(r"[a-z0-9_]{1,63}", name):
+        raise ConfigError(
+            "NAME_INVALID", f"{name!r} cannot be a replica's name.", "Use small letters, digits and underscores."
+        )
+    account = server_account()
+    with connect(primary) as connection:
+        release = server_facts(connection).release
+        warnings = _warnings(connection)
+    identify(primary)  # tells whether the role may stream, before anything is made
+    toolchain = reachable(choose_own_major(release), account)
+    beside = _Beside(into)
+    with ExitStack() as undo:
+        undo.enter_context(_new_folder(into, beside, account))
+        undo.enter_context(_new_slot(primary, slot))
+        if fill is None:
+            with progress.stage("base backup") as stage:
+                _copy(primary, into, beside, toolchain=toolchain, account=account, stage=stage)
+        else:
+            fill(into, account, progress)
+        with connect(primary) as connection:
+            made = write_standby_files(
+                connection,
+                primary,
+                into,
+                beside.passfile,
+                application=name,
+                slot=slot,
+                restore_command=restore_command,
+                port=port,
+            )
+        _give(account, into, beside.passfile, *made.files)
+        if start:
+            with progress.stage("start"):
+                _start(toolchain, into, beside.log, account)
+                undo.callback(_stop, toolchain, into, account)
+                _wait_until_it_streams(primary, slot, beside.log)
+        undo.pop_all()
+        guardian.forget_folder(into)
+    return Created(
+        name=name,
+        slot=slot,
+        data=into,
+        toolchain=toolchain,
+        account=account,
+        started=start,
+        start=f"{toolchain.program('pg_ctl')} -D {into} -l {beside.log} start",
+        log=beside.log,
+        warnings=(*warnings, *made.warnings),
+    )
+
+
+class _Beside:
+    """What lies beside a data directory, as nothing of ours may lie in it: base backups of it would hold a password."""
+
+    def __init__(self, data: Path) -> None:
+        self.passfile = data.with_name(f"{data.name}.pgpass")
+        self.log = data.with_name(f"{data.name}.log")
+        self.tablespaces = data.with_name(f"{data.name}.tablespaces")
+
+    def remove(self) -> None:
+        self.passfile.unlink(missing_ok=True)
+        self.log.unlink(missing_ok=True)
+        shutil.rmtree(self.tablespaces, ignore_errors=True)
+
+
+@contextmanager
+def _new_folder(into: Path, beside: _Beside, account: Account) -> Iterator[None]:
+    """An empty folder that belongs to the account; removed with all around it when the block is left."""
+    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise ConfigError("INTO_NOT_EMPTY", f"{into} is there already.", "Name a folder that is new, or empty.")
+    there = into.is_dir()
+    try:
+        into.mkdir(mode=0o700, parents=True, exist_ok=True)
+        guardian.watch_folder(into)
+        os.chown(into, account.uid, account.gid)
+        into.chmod(0o700)
+        if account != current_account() and not account.can_traverse(into.parent):
+            raise PermissionError(13, f"the account {account.name} may not enter {into.parent}")
+        beside.log.touch(mode=0o600)
+        os.chown(beside.log, account.uid, account.gid)
+    except OSError as error:
+        if not there:
+            shutil.rmtree(into, ignore_errors=True)
+        guardian.forget_folder(into)
+        raise ConfigError(
+            "INTO_UNUSABLE", f"{into} cannot be made: {error.strerror or error}.", "Choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        shutil.rmtree(into, ignore_errors=True)
+        guardian.forget_folder(into)
+        beside.remove()
+
+
+@contextmanager
+def _new_slot(primary: Target, slot: str) -> Iterator[None]:
+    """A physical replication slot that holds the log from now on; dropped when the block is left."""
+    import psycopg2
+
+    with connect(primary) as connection:
+        if query(connection, "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", (slot,)):
+            raise ConfigError(
+                "SLOT_EXISTS",
+                f"The primary has a slot {slot} already: another replica may need it.",
+                f"Choose another --name; or, if nobody needs it: SELECT pg_drop_replication_slot('{slot}').",
+            )
+        try:
+            query(connection, "SELECT pg_create_physical_replication_slot(%s, true)", (slot,))
+        except psycopg2.Error as error:
+            words = " ".join(str(error).split())
+            raise refusal(words, primary) or SourceError(
+                "SLOT_REFUSED", f"The slot {slot} cannot be made: {words}", "docs/replicas.md has the role's rights."
+            ) from error
+    try:
+        yield
+    finally:
+        with suppress(SourceError, psycopg2.Error), connect(primary) as connection:
+            _drop_slot(connection, slot)
+
+
+def _drop_slot(connection: Connection, slot: str) -> None:
+    """A standby that was just stopped may hold its slot for a moment."""
+    import psycopg2
+
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            query(connection, "SELECT pg_drop_replication_slot(%s)", (slot,))
+            return
+        except psycopg2.errors.ObjectInUse:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _copy(
+    primary: Target, into: Path, beside: _Beside, *, toolchain: Toolchain, account: Account, stage: Stage
+) -> None:
+    """pg_basebackup. Its -R is not used: it would name a password file that is gone afterwards."""
+
+    def told(line: str) -> None:
+        if match := _PROGRESS.match(line):
+            stage.update(int(match[1]) * 1024, int(match[2]) * 1024)
+
+    with workspace("replica", owner=account) as folder:
+        environment = {**primary.write_service_file(folder), "HOME": str(folder)}
+        _give(account, folder, *folder.glob("pg*"))
+        argv: list[str | Path] = [toolchain.program("pg_basebackup"), "-D", into, "-X", "stream", "-c", "fast"]
+        argv += ["--progress", "--verbose", "--no-password"]
+        with connect(primary) as connection:
+            for oid, path in query(
+                connection, "SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'"
+            ):
+                argv += ["-T", f"{path.replace('=', chr(92) + '=')}={beside.tablespaces / str(oid)}"]
+                beside.tablespaces.mkdir(mode=0o700, exist_ok=True)
+                _give(account, beside.tablespaces)
+        finished = run(argv, environment=environment, account=account, on_line=told)
+    if finished.status != 0:
+        words = " ".join(line for line in finished.stderr[-4:] if not _PROGRESS.match(line))
+        raise refusal(words, primary) or ProgramError(
+            "PROGRAM_FAILED", f"pg_basebackup ended with status {finished.status}: {words}", "See docs/replicas.md."
+        )
+
+
+def _give(account: Account, *paths: Path) -> None:
+    if account != current_account():
+        for path in paths:
+            os.chown(path, account.uid, account.gid)
+
+
+def _start(toolchain: Toolchain, data: Path, log: Path, account: Account) -> None:
+    finished = run(
+        [toolchain.program("pg_ctl"), "-D", data, "-l", log, "-w", "-t", str(int(_STREAM_SECONDS)), "start"],
+        account=account,
+        environment={"HOME": str(data), **_needed()},
+    )
+    if finished.status != 0:
+        raise ProgramError(
+            "REPLICA_NOT_STARTED", f"The replica did not start: {_tail(log)}", "Correct what its log says."
+        )
+
+
+def _needed() -> Mapping[str, str]:
+    """The environment of a server whose restore_command has to open the store: as ours, but PostgreSQL's own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG") and name != "HOME"}
+
+
+def _stop(toolchain: Toolchain, data: Path, account: Account) -> None:
+    run([toolchain.program("pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop"], account=account, timeout=60)
+
+
+def _wait_until_it_streams(primary: Target, slot: str, log: Path) -> None:
+    """A slot is active from the moment in which the standby's connection uses it."""
+    deadline = time.monotonic() + _STREAM_SECONDS
+    with connect(primary) as connection:
+        while not query(connection, "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", (slot,)):
+            if time.monotonic() > deadline:
+                raise SourceError(
+                    "REPLICA_NOT_STREAMING",
+                    f"The replica started, but did not stream in {_STREAM_SECONDS:.0f} s: {_tail(log)}",
+                    "Its log says what it waits for; pg_hba.conf of the primary must let it in for replication.",
+                )
+            time.sleep(0.1)
+
+
+def _tail(log: Path) -> str:
+    try:
+        return " | ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-4:]) or "no output"
+    except OSError:
+        return "no log"
+
+
+def _warnings(connection: Connection) -> Iterator[str] | tuple[str, ...]:
+    (limit,) = query(connection, "SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size'")[0]
+    if limit == "-1":
+        return (
+            "max_slot_wal_keep_size is not set on the primary: while the replica is down, its slot keeps WAL until the"
+            " disk is full. Set it to what the disk can spare.",
+        )
+    return ()

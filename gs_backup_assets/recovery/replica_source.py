@@ -1,0 +1,54 @@
+"""Where a replica's files and its log come from besides the primary: a base backup of the store, and the archive."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
+from gs_backup_assets.catalogue.chains import chain_of
+from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.errors import ConfigError
+from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.replica_create import Fill
+from gs_backup_assets.system.account import Account
+from gs_backup_assets.vault.opening import Vault
+
+
+def restore_command(settings: DatabaseSettings, config: Path | None) -> str | None:
+    """The restore_command that fetches from the archive, with full paths; None without an archive.
+
+    Servers run it with their own environment: what the store and the key need must be there.
+    """
+    if settings.wal is None:
+        return None
+    program = shutil.which("gs-backup") or str(Path(sys.executable).with_name("gs-backup"))
+    file = (config or settings.folder / "backup.yaml").absolute()
+    words = [program, "wal", "fetch", "--config", str(file), "--database", settings.name]
+    return f"{' '.join(shlex.quote(word) for word in words).replace('%', '%%')} %f %p"
+
+
+def from_store(settings: DatabaseSettings, vault: Vault, wanted: str) -> Fill:
+    """Fills a data directory from a base backup: an id, a week, or `latest`.
+
+    Raises ConfigError: `NO_ARCHIVE` without an archive of the log, as what was written since the backup must come from
+    there; `BACKUP_NOT_FOUND`. Filling raises what unpacking does.
+    """
+    if settings.wal is None:
+        raise ConfigError(
+            "NO_ARCHIVE",
+            "A replica from a base backup needs the log that was written since: backup.yaml has no `wal`.",
+            "Leave out --from-backup: the files come from the primary.",
+        )
+    store = vault.store()
+    catalogue = PhysicalCatalogue(store, settings.name)
+    chain = chain_of(catalogue.entries(), catalogue.find(wanted))
+
+    def fill(into: Path, account: Account, progress: Progress) -> None:
+        from gs_backup_assets.recovery.unpacking import unpack_chain
+
+        unpack_chain(settings, store, chain, into, progress, account=account)
+
+    return fill
