@@ -176,8 +176,9 @@ def _behind_gaps(timeline: int, log: Sequence[WalObject], bases: Sequence[KeptBa
     own = [base for base in bases if base.timeline == timeline]
     if any(base.pinned for base in bases) or not present or not own:
         return {}
-    # From an older timeline recovery may come in with the first segment that there is.
-    entries = [(min(present), min(present))] if any(base.timeline < timeline for base in bases) else []
+    # From an older timeline recovery may come in with the first segment, or part of one, that there is.
+    lowest = min(numbers.values())
+    entries = [(lowest, lowest)] if any(base.timeline < timeline for base in bases) else []
     reached: set[int] = set()
     for first, last in [*entries, *((base.first.number, base.last.number) for base in own)]:
         number = first
