@@ -21,13 +21,25 @@ class Tablespace(BaseModel):
     file: str
 
 
+class Collation(BaseModel):
+    """A database's collation as the operating system had it: on a machine with another version text indexes lie."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database: str
+    provider: str
+    locale: str
+    version: str | None
+
+
 class PhysicalManifest(BackupManifest):
     """A base backup, full or incremental.
 
     Recovery from it begins at `start_lsn` on `timeline` and is consistent from `stop_lsn` on, which was reached at
     `consistent_at` by the server's clock. `base` is the id of the backup that an incremental one adds to. The files are
     pg_basebackup's own: `base/base.tar.zst`, a tar for each tablespace, the WAL between start and stop, and
-    PostgreSQL's `backup_manifest` with a SHA-256 of each file of the cluster. Sizes in bytes.
+    PostgreSQL's `backup_manifest` with a SHA-256 of each file of the cluster. Sizes in bytes: `cluster_bytes` is
+    that of the cluster, `unpacked_bytes` that of the files in this backup, which of an incremental one are smaller.
     """
 
     kind: Literal["physical"] = "physical"
@@ -41,9 +53,11 @@ class PhysicalManifest(BackupManifest):
     programs: str
     compression: str
     cluster_bytes: int
+    unpacked_bytes: int
     wal_segment_bytes: int
     data_checksums: bool
     tablespaces: tuple[Tablespace, ...] = ()
+    collations: tuple[Collation, ...] = ()
 
     @property
     def source_bytes(self) -> int:
