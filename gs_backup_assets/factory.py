@@ -13,6 +13,7 @@ from gs_backup_assets.assets.offsite import build_offsite_copy
 from gs_backup_assets.assets.policy import build_retention
 from gs_backup_assets.assets.proof import build_proof
 from gs_backup_assets.assets.replicas import build_replica_sensor, build_replica_status
+from gs_backup_assets.assets.wal import build_wal_archive, build_wal_sensor
 from gs_backup_assets.config import BackupConfig
 from gs_backup_assets.resources import VaultResource
 from gs_backup_assets.schedules import (
@@ -61,6 +62,9 @@ def build_definitions(
             costs = build_cost_report(settings, months, listener, retry)
             cost_job = build_cost_job(settings, months, costs)
             assets += [build_source(settings), *chain, costs]
+            if settings.wal is not None:
+                assets.append(build_wal_archive(settings, days, listener))
+                reporters.append(build_wal_sensor(settings))
             if settings.replicas:
                 assets.append(build_replica_status(settings, listener))
                 reporters.append(build_replica_sensor(settings))

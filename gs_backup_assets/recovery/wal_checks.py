@@ -1,28 +1,53 @@
-"""Judges what is archived of the write-ahead log: is it whole, is it near, is the RPO of each class met? Pure."""
+"""Judges what is archived of the write-ahead log: is it whole, is it near, is the RPO of each class met?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
+from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.config_sections import Wal
+from gs_backup_assets.errors import BackupError
 from gs_backup_assets.recovery.equality import not_verified
-from gs_backup_assets.recovery.wal_survey import WalSurvey, missing_segments
+from gs_backup_assets.recovery.wal_survey import WalSurvey, current_cluster, missing_segments, survey_archive
+from gs_backup_assets.vault.store import Store
 
 CHECKS = ("wal_continuous", "wal_lag", "rpo_met")
 _NEW_BASE = "Take a full base backup now: `gs-backup base-backup --full`. What lies before it stays recoverable."
 _STREAM = "See that `gs-backup wal stream` runs and what it says; docs/wal.md."
 
 
+@dataclass(frozen=True)
+class Surveyed:
+    """A look at the archive and what it comes to. `survey` is None where nothing is archived, or the store is away."""
+
+    survey: WalSurvey | None
+    checks: tuple[CheckResult, ...]
+
+
+def survey_and_judge(settings: DatabaseSettings, store: Store, *, now: datetime) -> Surveyed:
+    """Look at the archive of the cluster that is archived now. Raises what the store raises."""
+    cluster = current_cluster(settings, store)
+    if cluster is None:
+        reason = f"no write-ahead log of {settings.name} is archived"
+        return Surveyed(None, tuple(not_verified(check, reason, code="NO_WAL", hint=_STREAM) for check in CHECKS))
+    survey = survey_archive(settings, store, cluster, now=now)
+    max_lag = (settings.wal or Wal()).max_lag
+    objectives = {name: data_class.rpo for name, data_class in settings.data_classes.items()}
+    return Surveyed(survey, judge(survey, max_lag=max_lag, objectives=objectives))
+
+
+def not_surveyed(error: BackupError) -> Surveyed:
+    """What is known when the store cannot be used."""
+    checks = (not_verified(name, error.message, code=error.code, hint=error.hint) for name in CHECKS)
+    return Surveyed(None, tuple(checks))
+
+
 def judge(survey: WalSurvey, *, max_lag: timedelta, objectives: Mapping[str, timedelta]) -> tuple[CheckResult, ...]:
     """Every check of the archive. `objectives` is the RPO of each data class."""
     return wal_continuous(survey), wal_lag(survey, max_lag), rpo_met(survey, objectives)
-
-
-def nothing_archived(name: str) -> tuple[CheckResult, ...]:
-    """The checks where nothing was archived yet of the database `name`."""
-    reason = f"no write-ahead log of {name} is archived"
-    return tuple(not_verified(check, reason, code="NO_WAL", hint=_STREAM) for check in CHECKS)
 
 
 def wal_continuous(survey: WalSurvey) -> CheckResult:
