@@ -6,8 +6,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +77,10 @@ def create_replica(
     toolchain = reachable(choose_own_major(release), account)
     beside = _Beside(into)
     with ExitStack() as undo:
-        undo.enter_context(_new_folder(into, beside, account))
-        undo.enter_context(_new_slot(primary, slot))
+        _make_folder(into, beside, account)
+        undo.callback(_remove, into, beside)
+        _make_slot(primary, slot)
+        undo.callback(_give_up_slot, primary, slot)
         if fill is None:
             with progress.stage("base backup") as stage:
                 _copy(primary, into, beside, toolchain=toolchain, account=account, stage=stage)
@@ -101,8 +103,8 @@ def create_replica(
                 _start(toolchain, into, beside.log, account)
                 undo.callback(_stop, toolchain, into, account)
                 _wait_until_it_streams(primary, slot, beside.log)
-        undo.pop_all()
-        guardian.forget_folder(into)
+        undo.pop_all()  # nothing went wrong: all of it stays
+    guardian.forget_folder(into)
     return Created(
         name=name,
         slot=slot,
@@ -130,9 +132,8 @@ class _Beside:
         shutil.rmtree(self.tablespaces, ignore_errors=True)
 
 
-@contextmanager
-def _new_folder(into: Path, beside: _Beside, account: Account) -> Iterator[None]:
-    """An empty folder that belongs to the account; removed with all around it when the block is left."""
+def _make_folder(into: Path, beside: _Beside, account: Account) -> None:
+    """An empty folder that belongs to the account; the guardian removes it when this process is killed."""
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise ConfigError("INTO_NOT_EMPTY", f"{into} is there already.", "Name a folder that is new, or empty.")
     there = into.is_dir()
@@ -152,17 +153,16 @@ def _new_folder(into: Path, beside: _Beside, account: Account) -> Iterator[None]
         raise ConfigError(
             "INTO_UNUSABLE", f"{into} cannot be made: {error.strerror or error}.", "Choose another folder."
         ) from error
-    try:
-        yield
-    finally:
-        shutil.rmtree(into, ignore_errors=True)
-        guardian.forget_folder(into)
-        beside.remove()
 
 
-@contextmanager
-def _new_slot(primary: Target, slot: str) -> Iterator[None]:
-    """A physical replication slot that holds the log from now on; dropped when the block is left."""
+def _remove(into: Path, beside: _Beside) -> None:
+    shutil.rmtree(into, ignore_errors=True)
+    guardian.forget_folder(into)
+    beside.remove()
+
+
+def _make_slot(primary: Target, slot: str) -> None:
+    """A physical replication slot that holds the log from now on."""
     import psycopg2
 
     with connect(primary) as connection:
@@ -179,11 +179,14 @@ def _new_slot(primary: Target, slot: str) -> Iterator[None]:
             raise refusal(words, primary) or SourceError(
                 "SLOT_REFUSED", f"The slot {slot} cannot be made: {words}", "docs/replicas.md has the role's rights."
             ) from error
-    try:
-        yield
-    finally:
-        with suppress(SourceError, psycopg2.Error), connect(primary) as connection:
-            _drop_slot(connection, slot)
+
+
+def _give_up_slot(primary: Target, slot: str) -> None:
+    """Drop the slot, if the primary answers: what went wrong first is what is told."""
+    import psycopg2
+
+    with suppress(SourceError, psycopg2.Error), connect(primary) as connection:
+        _drop_slot(connection, slot)
 
 
 def _drop_slot(connection: Connection, slot: str) -> None:
@@ -278,7 +281,7 @@ def _tail(log: Path) -> str:
         return "no log"
 
 
-def _warnings(connection: Connection) -> Iterator[str] | tuple[str, ...]:
+def _warnings(connection: Connection) -> tuple[str, ...]:
     (limit,) = query(connection, "SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size'")[0]
     if limit == "-1":
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -13,6 +14,7 @@ from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.replica_create import Fill
+from gs_backup_assets.recovery.unpacking import unpack_chain
 from gs_backup_assets.system.account import Account
 from gs_backup_assets.vault.opening import Vault
 
@@ -47,8 +49,12 @@ def from_store(settings: DatabaseSettings, vault: Vault, wanted: str) -> Fill:
     chain = chain_of(catalogue.entries(), catalogue.find(wanted))
 
     def fill(into: Path, account: Account, progress: Progress) -> None:
-        from gs_backup_assets.recovery.unpacking import unpack_chain
-
-        unpack_chain(settings, store, chain, into, progress, account=account)
+        # The links to tablespaces are absolute: these are unpacked where they stay, the data directory beside them.
+        around = into.with_name(f"{into.name}.tablespaces")
+        around.mkdir(mode=0o700)
+        os.chown(around, account.uid, account.gid)
+        unpacked = unpack_chain(settings, store, chain, around, progress, account=account)
+        into.rmdir()
+        unpacked.data.rename(into)
 
     return fill
