@@ -13,6 +13,7 @@ import typer
 from gs_backup_assets.errors import BackupError, ExitStatus
 
 _INTERRUPTED = 128 + signal.SIGINT
+_RECOVERY_MUST_END = 200
 
 app = typer.Typer(
     name="gs-backup",
@@ -43,12 +44,14 @@ def _register() -> None:
         status,
         toolchain,
         verify,
+        wal,
     )
 
     app.command("demo")(demo.demo)
     app.add_typer(toolchain.app, name="toolchain")
     app.add_typer(audit.app, name="audit")
     app.add_typer(keys.app, name="keys")
+    app.add_typer(wal.app, name="wal")
     app.add_typer(replica.app, name="replica")
     app.command("init")(init.init)
     app.command("doctor")(doctor.doctor)
@@ -84,7 +87,12 @@ def main() -> None:
         status = _INTERRUPTED
     except Exception as error:
         status = _tell_unexpected(error, as_json)
-    sys.exit(status)
+    sys.exit(_for_restore_command(status) if sys.argv[1:3] == ["wal", "fetch"] else status)
+
+
+def _for_restore_command(status: int) -> int:
+    """A restore_command says "not there" with any status up to 125; only 1 may mean it, all else must end recovery."""
+    return status if status in (0, 1) else _RECOVERY_MUST_END
 
 
 def _tell(error: BackupError, as_json: bool) -> None:

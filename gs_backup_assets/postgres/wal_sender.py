@@ -150,6 +150,10 @@ class Line:
                 return Segment(newer, number, self.size)
         return Segment(self.timelines[0], number, self.size)
 
+    def end_of(self, timeline: int) -> Lsn | None:
+        """Where the next one branched off a timeline; None for the newest."""
+        return next((switch.at for switch in self.switches if switch.timeline == timeline), None)
+
     def begin_of(self, timeline: int) -> int:
         """The number of the first segment of a timeline of the line; 0 for the oldest."""
         for switch, newer in zip(self.switches, self.timelines[1:], strict=True):

@@ -1,8 +1,8 @@
 """The spool: the log that was received and is not yet in the archive. A folder of this machine that outlives us.
 
-    <spool>/<database>/lock                                 held by the one stream that runs
-                      /<system identifier>/receiving/       pg_receivewal's own
-                                          /waiting/         whole files from before it was started again
+<spool>/<database>/lock                                 held by the one stream that runs
+                  /<system identifier>/receiving/       pg_receivewal's own
+                                      /waiting/         whole files from before it was started again
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gs_backup_assets.errors import ConfigError, ProgramError
-from gs_backup_assets.postgres.wal import Segment, is_history, is_segment
+from gs_backup_assets.postgres.wal import Segment, history_name, is_history, is_segment
 from gs_backup_assets.system.programs import group_alive
 
 _PARTIAL = ".partial"
@@ -23,27 +23,46 @@ _LOCK = "lock"
 _RECEIVER = "receiver"
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the spool for one stream. ConfigError (`WAL_STREAM_RUNNING`), ProgramError (`SPOOL_UNUSABLE`)."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise unusable(folder, error) from error
-    try:
+class SpoolLock:
+    """The right to stream into a spool; held by one process at a time. Use as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._descriptor = -1
+
+    def __enter__(self) -> SpoolLock:
+        self.renew()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def renew(self) -> None:
+        """Take the lock, again where somebody removed its file: what is held then is a file that nobody else finds.
+
+        Raises ConfigError (`WAL_STREAM_RUNNING`), ProgramError (`SPOOL_UNUSABLE`).
+        """
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.chmod(0o700)
+            if self._descriptor >= 0 and _is_same(self._descriptor, self._folder / _LOCK):
+                return
+            descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise unusable(self._folder, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(descriptor)
             raise ConfigError(
                 "WAL_STREAM_RUNNING",
-                f"Another stream of this database works in {folder}.",
+                f"Another stream of this database works in {self._folder}.",
                 "One is enough: look at it with `gs-backup wal status`, or end it first.",
             ) from None
-        yield
-    finally:
-        os.close(descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = descriptor
 
 
 def clusters_in(folder: Path) -> tuple[str, ...]:
@@ -113,6 +132,11 @@ class Spool:
             if not wanted.exists():
                 os.close(os.open(wanted, os.O_WRONLY | os.O_CREAT, 0o600))
 
+    def add_history(self, timeline: int, data: bytes) -> None:
+        """Put a history beside the files that wait to be archived: pg_receivewal fetches it only on its way."""
+        with _guarded(self.folder):
+            (self.waiting / history_name(timeline)).write_bytes(data)
+
     def remove(self, path: Path) -> None:
         """Remove what is in the archive."""
         with _guarded(self.folder), suppress(FileNotFoundError):
@@ -177,3 +201,10 @@ def _size_of(path: Path) -> int | None:
         return path.stat().st_size
     except FileNotFoundError:  # it got its final name this moment
         return None
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
