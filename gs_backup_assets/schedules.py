@@ -11,6 +11,7 @@ from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.recovery.costing import month_of, require_this_month
 from gs_backup_assets.recovery.offsite import due_for_reading_back
 from gs_backup_assets.recovery.take import partition_of, require_today
+from gs_backup_assets.schedules_physical import base_backup_job_name
 from gs_backup_assets.vault.opening import open_store
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def plan_cost_run(settings: DatabaseSettings, scheduled: datetime, now: datetime
 
 
 # Whose failures are told.
-JOB_NAMES = (daily_job_name, read_back_job_name, cost_job_name)
+JOB_NAMES = (daily_job_name, read_back_job_name, cost_job_name, base_backup_job_name)
 
 
 def plan_run(settings: DatabaseSettings, scheduled: datetime, now: datetime) -> dg.RunRequest | dg.SkipReason:

@@ -28,6 +28,7 @@ app = typer.Typer(
 def _register() -> None:
     from gs_backup_assets.cli import (
         audit,
+        base_backup,
         copy,
         cost,
         demo,
@@ -63,6 +64,7 @@ def _register() -> None:
     app.command("prune")(prune.prune)
     app.command("verify")(verify.verify)
     app.command("copy")(copy.copy)
+    app.command("base-backup")(base_backup.base_backup)
     app.command("restore")(restore.restore)
     app.command("status")(status.status)
     app.command("cost")(cost.cost)

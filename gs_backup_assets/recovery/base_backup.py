@@ -64,7 +64,15 @@ _MOST_WARNINGS = 20
 
 def week_of(moment: datetime, zone: ZoneInfo) -> str:
     """The week's partition key of a moment: the date of its Sunday, in the configured time zone."""
-    day = moment.astimezone(zone).date()
+    return _sunday(moment.astimezone(zone).date())
+
+
+def first_week(day: str) -> str:
+    """The week's partition key of a day."""
+    return _sunday(date.fromisoformat(day))
+
+
+def _sunday(day: date) -> str:
     return (day - timedelta(days=(day.weekday() + 1) % 7)).isoformat()
 
 

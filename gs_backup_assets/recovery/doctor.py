@@ -28,6 +28,7 @@ from gs_backup_assets.recovery import doctor_network as network
 from gs_backup_assets.recovery.diagnosis import Diagnosis, failed, listed, not_verified, passed
 from gs_backup_assets.recovery.doctor_bucket import examine_bucket
 from gs_backup_assets.recovery.doctor_key import encryption_key
+from gs_backup_assets.recovery.doctor_physical import examine_physical
 from gs_backup_assets.words import counted
 
 __all__ = ["Diagnosis", "examine"]
@@ -100,6 +101,8 @@ def examine(settings: DatabaseSettings, *, thorough: bool = False) -> tuple[Diag
     if settings.stores.offsite is not None:
         diagnoses.append(_guarded("offsite_store", lambda: machine.store(settings, "offsite", size)))
         diagnoses += examine_bucket(settings, "offsite")
+    if settings.physical is not None:
+        diagnoses += examine_physical(settings, settings.physical, _guarded)
     diagnoses += [_guarded("encryption_key", lambda: encryption_key(settings)), machine.alerts(settings)]
     return tuple(diagnoses)
 

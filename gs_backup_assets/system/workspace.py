@@ -21,7 +21,20 @@ _PREFIX = "gs-backup-"
 _LOCK = ".in-use"
 _STILLBORN_SECONDS = 3600.0
 _NEXT_TO_NOTHING = 4_000_000  # bytes: writers fail before the very last one is taken
-_PROGRAMS = frozenset({"initdb", "postgres", "pg_dump", "pg_dumpall", "pg_restore", "pg_amcheck", "psql"})
+_PROGRAMS = frozenset(
+    {
+        "initdb",
+        "postgres",
+        "pg_dump",
+        "pg_dumpall",
+        "pg_restore",
+        "pg_amcheck",
+        "psql",
+        "pg_basebackup",
+        "pg_combinebackup",
+        "pg_verifybackup",
+    }
+)
 
 
 @contextmanager

@@ -1,0 +1,82 @@
+"""The job of base backups and its two schedules: a full one each week, incremental ones between them."""
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.config_sections import Physical
+from gs_backup_assets.errors import ConfigError
+from gs_backup_assets.recovery.base_backup import require_this_week, week_of
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+
+def base_backup_job_name(database: str) -> str:
+    """`<database>_base_backup`."""
+    return f"{database}_base_backup"
+
+
+def build_base_backup_job(
+    settings: DatabaseSettings, weeks: dg.WeeklyPartitionsDefinition, asset: dg.AssetsDefinition
+) -> "UnresolvedAssetJobDefinition":
+    """Takes a base backup for this week."""
+    return dg.define_asset_job(
+        base_backup_job_name(settings.name),
+        selection=dg.AssetSelection.assets(asset),
+        partitions_def=weeks,
+        executor_def=dg.in_process_executor,
+        description=(
+            f"Takes a base backup of the cluster of {settings.name}, reads it back and copies it off-site. Runs for "
+            "this week only. It adds to the newest chain where that is possible, unless its config says `full`."
+        ),
+        tags={"gs_backup/database": settings.name},
+    )
+
+
+def build_base_backup_schedules(
+    settings: DatabaseSettings, physical: Physical, job: "UnresolvedAssetJobDefinition", asset: dg.AssetsDefinition
+) -> list[dg.ScheduleDefinition]:
+    """Full backups, and incremental ones unless those are switched off; running unless somebody stops them."""
+    schedules = [_schedule(settings, job, asset, cron=physical.schedule, full=True)]
+    if physical.incremental != "never":
+        schedules.append(_schedule(settings, job, asset, cron=physical.incremental_schedule, full=False))
+    return schedules
+
+
+def _schedule(
+    settings: DatabaseSettings,
+    job: "UnresolvedAssetJobDefinition",
+    asset: dg.AssetsDefinition,
+    *,
+    cron: str,
+    full: bool,
+) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"{settings.name}_{'full' if full else 'incremental'}_base_backup_schedule",
+        job=job,
+        cron_schedule=cron,
+        execution_timezone=settings.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def base_backup_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        config = {"ops": {asset.op.name: {"config": {"full": full}}}}
+        return plan_base_backup(settings, context.scheduled_execution_time, datetime.now(timezone.utc), config)
+
+    return base_backup_schedule
+
+
+def plan_base_backup(
+    settings: DatabaseSettings, scheduled: datetime, now: datetime, config: Mapping[str, Any]
+) -> dg.RunRequest | dg.SkipReason:
+    """The run for a tick. One that is caught up in a later week is skipped: the past cannot be copied."""
+    partition = week_of(scheduled, settings.zone)
+    try:
+        require_this_week(partition, now, settings.zone)
+    except ConfigError as error:
+        return dg.SkipReason(f"{error.code}: {error.message}")
+    run_key = f"{settings.name}-base-backup-{scheduled.isoformat()}"
+    return dg.RunRequest(partition_key=partition, run_key=run_key, run_config=config)
