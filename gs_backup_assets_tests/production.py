@@ -41,14 +41,16 @@ class Production:
         self.folder = folder
         self.data = folder / "data"
         self.port = free_port()
+        self.segment_bytes = 16 << 20
         self._account = server_account()
         self._environment = {"TZ": "UTC", "HOME": str(folder)}
         self._program: Program | None = None
 
-    def make(self, *, checksums: bool, settings: Mapping[str, str]) -> None:
+    def make(self, *, checksums: bool, settings: Mapping[str, str], segment_megabytes: int = 16) -> None:
         """initdb, and the settings of a production server."""
+        self.segment_bytes = segment_megabytes << 20
         argv: list[str | Path] = [self.toolchain.program("initdb"), "-D", self.data, "-U", SUPERUSER, "--auth=trust"]
-        argv += ["--encoding=UTF8", "--locale=C", "--no-sync"]
+        argv += ["--encoding=UTF8", "--locale=C", "--no-sync", f"--wal-segsize={segment_megabytes}"]
         if checksums and self.toolchain.release.major < 18:
             argv.append("--data-checksums")
         if not checksums and self.toolchain.release.major >= 18:
@@ -141,6 +143,7 @@ class Production:
         """A streaming standby of this server, made with pg_basebackup; it runs until the end of the block."""
         with workspace("standby", owner=self._account) as folder:
             copy = Production(self.toolchain, folder)
+            copy.segment_bytes = self.segment_bytes
             argv = [self.toolchain.program("pg_basebackup"), "-D", copy.data, "-R", "-X", "stream", "-c", "fast"]
             argv += ["-d", f"host=127.0.0.1 port={self.port} user={SUPERUSER}"]
             run(argv, environment=self._environment, account=self._account, timeout=120).require_success()
@@ -158,13 +161,17 @@ class Production:
 
 @contextmanager
 def production(
-    major: int = 17, *, checksums: bool = True, settings: Mapping[str, str] | None = None
+    major: int = 17,
+    *,
+    checksums: bool = True,
+    settings: Mapping[str, str] | None = None,
+    segment_megabytes: int = 16,
 ) -> Iterator[Production]:
     """A new production server with an empty database `studio`; gone at the end."""
     account = server_account()
     with workspace("production", owner=account) as folder:
         server = Production(reachable(toolchain_of(major), account), folder)
-        server.make(checksums=checksums, settings=settings or {})
+        server.make(checksums=checksums, settings=settings or {}, segment_megabytes=segment_megabytes)
         server.start()
         try:
             server.sql(f"CREATE DATABASE {DATABASE}", database="postgres")

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.catalogue.wal_archive import Archived
+from gs_backup_assets.errors import StoreError
 from gs_backup_assets.postgres.wal import DEFAULT_SEGMENT_BYTES, Lsn, Segment, Switch
 
 
@@ -82,7 +83,7 @@ class Window:
     `bases` are those in it, the oldest first; it starts where the first one is consistent, at `starts_at`. `ends_at`
     is the time of the last commit in it, None where nobody has looked. `left_at` is where a newer timeline branched
     off, if the log goes on behind it: from there on it is an abandoned tail. `gap` is what ends the window while there
-    is log behind it; `partial` says that it ends in an unfinished segment.
+    is log behind it, `damage` why log behind it cannot be used; `partial` says that it ends in an unfinished segment.
     """
 
     system_identifier: str
@@ -95,6 +96,7 @@ class Window:
     left_at: Lsn | None = None
     gap: Gap | None = None
     partial: bool = False
+    damage: StoreError | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Reach:
     """
 
     base: Base
+    timeline: int
     end: Lsn
     segments: tuple[Archived, ...]
     beyond: Lsn | None = None
@@ -153,7 +156,7 @@ def reaches(cluster: ClusterLog, timeline: int) -> list[Reach]:
         end = base.stop if run is None else run.end
         segments = () if run is None else tuple(a for a in run.segments if a.end > base.stop)
         beyond = min((run.start for run in there if run.start > end), default=None)
-        found.append(Reach(base, end, segments, beyond))
+        found.append(Reach(base, timeline, end, segments, beyond))
     return found
 
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.postgres.connection import Target
+from gs_backup_assets.errors import ProofFailed
+from gs_backup_assets.postgres.connection import Connection, Target, connect, query
+from gs_backup_assets.postgres.recovery_log import RecoveryLog
+from gs_backup_assets.postgres.recovery_server import RecoveringServer, recovering_server, require_closed
 from gs_backup_assets.postgres.toolchain import Toolchain
 from gs_backup_assets.postgres.wal import Lsn
 from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.recover_folder import unfinished_folder
 from gs_backup_assets.recovery.recover_plan import RecoveryPlan
+from gs_backup_assets.recovery.unpacking import Unpacked, unpack_chain
+from gs_backup_assets.recovery.wal_access import open_archive
+from gs_backup_assets.recovery.wal_prefetch import Prefetcher
+from gs_backup_assets.system.account import server_account
+from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.opening import Vault
 
 STAGES = ("fetch", "combine", "start", "replay", "promote", "checks")
@@ -35,15 +44,22 @@ class Achieved:
 class Recovered:
     """A recovered server that runs on a private socket, for as long as the block lasts. `seconds` by stage.
 
-    `superuser` may log in on it without a password; nobody else can reach it. `data` is its data directory.
+    `server` is a superuser's target on it; nobody else can reach it. `unpacked` tells where its files are.
     """
 
     plan: RecoveryPlan
-    data: Path
-    toolchain: Toolchain
+    unpacked: Unpacked
     server: Target
     achieved: Achieved
     seconds: Mapping[str, float]
+
+    @property
+    def data(self) -> Path:
+        return self.unpacked.data
+
+    @property
+    def toolchain(self) -> Toolchain:
+        return self.unpacked.toolchain
 
     def target(self, database: str) -> Target:
         """A superuser's target for one of its databases."""
@@ -59,14 +75,109 @@ def recovered(
     progress: Progress,
     *,
     durable: bool = True,
+    inspect: Callable[[Unpacked], None] = lambda _unpacked: None,
 ) -> Iterator[Recovered]:
     """Recover into the folder `into`, which must not exist or be empty, and hand the running server out.
 
-    The server archives nothing, listens on no address and asks no other server. At the end of the block it is shut
-    down cleanly; after an error at once. Not `durable`: for a server that is thrown away. The folder stays; it is
-    marked as unfinished until `finish_folder` was called. Raises ConfigError (`INTO_NOT_EMPTY`, `INTO_UNUSABLE`),
-    ProofFailed (`TARGET_NOT_REACHED`, `WAL_DAMAGED`, what the stored bytes show), ProgramError (`RECOVERY_FAILED`,
-    `NO_SPACE`), StoreError, NotVerifiable.
+    The data directory is `into`/data, tablespaces are in `into`/tablespaces. The server archives nothing, listens on
+    no address and asks no other server. At the end of the block it is shut down with a checkpoint; after an error at
+    once. Not `durable`: for a server that is thrown away. `inspect` sees the files before the server changes them.
+    The folder stays, marked as unfinished: `recover_into` is what makes a usable one. Raises ConfigError
+    (`INTO_NOT_EMPTY`, `INTO_BUSY`, `INTO_UNUSABLE`), ProofFailed (`TARGET_NOT_REACHED`, `WAL_GAP` and what else the
+    server says of the backups), ProgramError (`RECOVERY_FAILED`, `NO_SPACE`), StoreError, NotVerifiable.
     """
-    raise NotImplementedError
-    yield
+    store = vault.store(plan.which)
+    account = server_account()
+    with unfinished_folder(into, str(plan.target), account):
+        unpacked = unpack_chain(settings, store, plan.chain, into, progress, account=account)
+        inspect(unpacked)
+        archive = open_archive(settings, store, plan.system_identifier, segment_bytes=plan.base.wal_segment_bytes)
+        with (
+            workspace("wal", parent=into, owner=account) as folder,
+            Prefetcher(archive, plan.segments, plan.histories, folder, account) as prefetcher,
+            recovering_server(
+                unpacked.toolchain, unpacked.data, account, _restore(plan, prefetcher), durable=durable
+            ) as server,
+        ):
+            _replay(server, prefetcher, plan, progress)
+            with progress.stage("checks"):
+                target = server.login()
+                with connect(target) as connection:
+                    require_closed(connection)
+                    achieved = _achieved(connection)
+                require_reached(plan, server.log, achieved)
+            seconds = {stage: progress.seconds[stage] for stage in STAGES if stage in progress.seconds}
+            yield Recovered(plan, unpacked, target, achieved, seconds)
+
+
+def _restore(plan: RecoveryPlan, prefetcher: Prefetcher) -> dict[str, str]:
+    """How far the server is to go, in its own settings (PostgreSQL manual, "Recovery Target")."""
+    target = plan.target
+    restore = {"restore_command": prefetcher.command, "recovery_target_timeline": str(plan.timeline)}
+    if plan.to_the_end:
+        return restore
+    restore["recovery_target_inclusive"] = "on" if target.inclusive else "off"
+    if target.at is not None:
+        restore["recovery_target_time"] = f"{target.at:%Y-%m-%d %H:%M:%S.%f}+00"
+    elif target.lsn is not None:
+        restore["recovery_target_lsn"] = str(target.lsn)
+    elif target.name is not None:
+        restore["recovery_target_name"] = target.name
+    return restore
+
+
+def _replay(server: RecoveringServer, prefetcher: Prefetcher, plan: RecoveryPlan, progress: Progress) -> None:
+    """Wait for the promotion, stage by stage; what kept the log from the server is told first."""
+    log, size = server.log, plan.base.wal_segment_bytes
+    total = len(plan.segments) * size
+
+    def look() -> None:
+        if prefetcher.error is not None:
+            raise prefetcher.error
+
+    with progress.stage("start"):
+        server.wait_until(lambda: log.redo_started or log.ready, look)
+    with progress.stage("replay") as stage:
+
+        def look_and_tell() -> None:
+            look()
+            stage.update(prefetcher.served * size, total)
+
+        server.wait_until(lambda: log.redo_ended or log.ready, look_and_tell)
+    with progress.stage("promote"):
+        server.wait_until(lambda: log.ready, look)
+
+
+def _achieved(connection: Connection) -> Achieved:
+    """The server tells where it ended: what it replayed last, and the timeline that it writes now."""
+    rows = query(
+        connection,
+        "SELECT pg_last_wal_replay_lsn()::text, pg_last_xact_replay_timestamp(),"
+        " pg_walfile_name(pg_current_wal_insert_lsn())",
+    )
+    lsn, at, segment = rows[0]
+    return Achieved(Lsn.parse(lsn), None if at is None else at.astimezone(timezone.utc), int(segment[:8], 16))
+
+
+def require_reached(plan: RecoveryPlan, log: RecoveryLog, achieved: Achieved) -> None:
+    """Compare what the server said and did with the plan. Raises ProofFailed (`TARGET_NOT_REACHED`)."""
+    target, last = plan.target, plan.last_commit
+    said = log.stopped or "it went on to the end of the log"
+    if plan.to_the_end:
+        good = achieved.lsn >= plan.end and (last is None or achieved.lsn > last.lsn)
+    elif target.at is not None:
+        stopped = log.stopped_at
+        good = stopped is not None and (stopped > target.at or (stopped == target.at and not target.inclusive))
+        good = good and (achieved.at is None or achieved.at <= target.at)
+    elif target.lsn is not None:
+        stop = log.stopped_at_lsn
+        good = stop is not None and stop >= target.lsn
+        good = good and (target.inclusive or achieved.lsn <= max(stop or target.lsn, target.lsn))
+    else:
+        good = log.stopped_at_point == target.name
+    if not good:
+        raise ProofFailed(
+            "TARGET_NOT_REACHED",
+            f"The server recovered to {achieved.lsn} ({achieved.at}), not to {target}: {said}.",
+            "The folder stays marked as unfinished. `gs-backup coverage` shows the points that there are.",
+        )

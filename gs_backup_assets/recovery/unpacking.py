@@ -132,7 +132,8 @@ class _Place:
 
     def make(self, manifest: PhysicalManifest, account: Account) -> None:
         """The folders that archives are unpacked into."""
-        for folder in (self.data, self.data / "pg_wal", *self.tablespaces(manifest).values()):
+        # The archive of the WAL may be quicker than that of the cluster, which has the folder of its marks.
+        for folder in (self.data, self.data / "pg_wal" / "archive_status", *self.tablespaces(manifest).values()):
             _make_folders(folder, account)
 
     def link(self, manifest: PhysicalManifest, account: Account) -> None:
