@@ -18,7 +18,7 @@ _FOR_EVER = datetime.max.year  # of a lock without an end: a legal hold
 
 @dataclass(frozen=True)
 class Candidate:
-    """A backup as the plan sees it. `partition` is the day in the configured zone.
+    """A backup as the plan sees it. `partition` is the day in the configured zone, `folder` where it lies in the store.
 
     `base` is the id of the backup without which this one cannot be restored. `stays` says why it must stay whatever the
     policy says: it is nothing that this release can judge. Times are aware, sizes in bytes.
@@ -32,6 +32,7 @@ class Candidate:
     base: str | None = None
     stored_bytes: int = 0
     stays: str | None = None
+    folder: str = ""
 
     @cached_property
     def taken_at(self) -> datetime:

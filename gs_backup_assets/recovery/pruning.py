@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue.audit import AuditLog, Author, failure_noted
-from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.catalogue import AnyEntry, Catalogue, PhysicalCatalogue, catalogue_of
 from gs_backup_assets.catalogue.holds import hold_key
-from gs_backup_assets.catalogue.manifest import UNKNOWN_VERSION, Manifest, backup_folder
+from gs_backup_assets.catalogue.manifest import UNKNOWN_VERSION, BackupManifest, Kind
 from gs_backup_assets.catalogue.retention import Candidate, Decision, deletion_order, plan, relied_on
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
@@ -27,12 +28,13 @@ _ASKED_AT_A_TIME = 8
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """What stays and what goes of a database's backups in one store, newest first."""
+    """What stays and what goes of a database's backups of one kind in one store, newest first."""
 
     database: str
     policy: Retention
     planned_at: datetime
     decisions: tuple[Decision, ...]
+    kind: Kind = "logical"
 
     @property
     def going(self) -> tuple[Candidate, ...]:
@@ -61,8 +63,11 @@ class Pruned:
     swept: tuple[str, ...]
 
 
-def make_plan(store: Store, settings: DatabaseSettings, now: datetime) -> PrunePlan:
-    """Decide about every backup of a store, by itself. Raises ConfigError (`NO_RETENTION`) and StoreError."""
+def make_plan(store: Store, settings: DatabaseSettings, now: datetime, kind: Kind = "logical") -> PrunePlan:
+    """Decide about every backup of one kind in a store, by itself. Raises ConfigError (`NO_RETENTION`) and StoreError.
+
+    A base backup counts for the day on which it was taken, and not for the week that its folder is named after.
+    """
     policy = settings.retention
     if policy is None:
         raise ConfigError(
@@ -70,14 +75,15 @@ def make_plan(store: Store, settings: DatabaseSettings, now: datetime) -> PruneP
             f"backup.yaml has no `retention` for {settings.name}: nothing is ever deleted.",
             "Add a line such as retention: {daily: 30, weekly: 8, monthly: 12, keep_proven: 2}; docs/retention.md.",
         )
-    candidates = [_candidate(summary) for summary in Catalogue(store, settings.name).summaries()]
+    found = catalogue_of(store, settings.name, kind).summaries()
+    candidates = [_candidate(summary, settings.zone) for summary in found]
     decisions = plan(candidates, policy, now)
     # A lock only makes more stay: what is asked about now is all that can go.
-    locks = _locks(store, settings.name, deletion_order(decisions))
+    locks = _locks(store, deletion_order(decisions))
     if locks:
         locked = [replace(candidate, locked_until=locks.get(candidate)) for candidate in candidates]
         decisions = plan(locked, policy, now)
-    return PrunePlan(settings.name, policy, now, decisions)
+    return PrunePlan(settings.name, policy, now, decisions, kind)
 
 
 def apply(store: Store, prune: PrunePlan, *, by: Author, progress: Progress, now: datetime) -> Pruned:
@@ -87,18 +93,20 @@ def apply(store: Store, prune: PrunePlan, *, by: Author, progress: Progress, now
     ProofFailed (`RETENTION_UNSAFE`) before anything is deleted, and StoreError: when the audit log cannot be written,
     before anything is deleted, or when the store refuses.
     """
-    catalogue = Catalogue(store, prune.database)
+    catalogue = catalogue_of(store, prune.database, prune.kind)
     going = prune.going
     deleted: list[Candidate] = []
     left: list[str] = []
-    with _pruners_rights(store):
+    with pruners_rights(store):
         if going:
             _require_replacements(catalogue, prune)
             log = AuditLog(store, prune.database)
             ids = {"backups": " ".join(candidate.id for candidate in going)}
+            if prune.kind != "logical":
+                ids["kind"] = prune.kind
             log.append(by, "prune", ids, "started", {"backups": len(going), "stored_bytes": prune.freed_bytes})
             with failure_noted(store, prune.database, by, "prune", ids=ids), progress.stage("prune") as stage:
-                for candidate in _still_going(store, prune.database, going, left):
+                for candidate in _still_going(store, going, left):
                     deleted.append(candidate)
                     stage.advance(candidate.stored_bytes, prune.freed_bytes)
             log.append(by, "prune", ids, "done", _details(deleted, left))
@@ -110,24 +118,37 @@ def apply(store: Store, prune: PrunePlan, *, by: Author, progress: Progress, now
     return Pruned(tuple(candidate.id for candidate in deleted), freed, tuple(left), tuple(swept))
 
 
-def _candidate(summary: Summary) -> Candidate:
+def _candidate(summary: Summary, zone: ZoneInfo) -> Candidate:
     newer = summary.damage == UNKNOWN_VERSION
     return Candidate(
         id=summary.id,
-        partition=summary.partition,
+        partition=_day(summary, zone),
         verdict=summary.verdict,
         held=summary.held,
         stored_bytes=summary.stored_bytes or 0,
+        base=summary.base,
+        folder=summary.folder,
         stays="a newer release of this software wrote it" if newer else None,
     )
 
 
-def _locks(store: Store, database: str, going: Sequence[Candidate]) -> dict[Candidate, datetime]:
+def _day(summary: Summary, zone: ZoneInfo) -> str:
+    """The day for which a backup counts; the folder's name where that is no day or week."""
+    if summary.kind == "logical":
+        return summary.partition
+    try:
+        date.fromisoformat(summary.partition)
+    except ValueError:
+        return summary.partition
+    return summary.taken_at.astimezone(zone).date().isoformat()
+
+
+def _locks(store: Store, going: Sequence[Candidate]) -> dict[Candidate, datetime]:
     """Those that the store refuses to delete, and until when."""
 
     def ask(candidate: Candidate) -> datetime | None:
         try:
-            return store.locked_until(f"{_folder(database, candidate)}/{manifests.NAME}")
+            return store.locked_until(f"{candidate.folder}/{manifests.NAME}")
         except StoreError as error:
             if error.code == "OBJECT_MISSING":  # somebody else deleted it this moment
                 return None
@@ -141,11 +162,7 @@ def _locks(store: Store, database: str, going: Sequence[Candidate]) -> dict[Cand
         return dict(pair for share in pool.map(locked, shares) for pair in share)
 
 
-def _folder(database: str, candidate: Candidate) -> str:
-    return backup_folder(database, candidate.partition, candidate.id)
-
-
-def _require_replacements(catalogue: Catalogue, prune: PrunePlan) -> None:
+def _require_replacements(catalogue: Catalogue | PhysicalCatalogue, prune: PrunePlan) -> None:
     """Read the proven backups that others go for once more, from the store and not from what is remembered of it."""
     reasons = []
     for candidate in relied_on(prune.decisions, prune.policy, prune.planned_at):
@@ -161,19 +178,34 @@ def _require_replacements(catalogue: Catalogue, prune: PrunePlan) -> None:
         )
 
 
-def _lost(catalogue: Catalogue, candidate: Candidate) -> str | None:
+def _lost(catalogue: Catalogue | PhysicalCatalogue, candidate: Candidate) -> str | None:
     """Why a backup is no longer one that others may go for."""
-    entry = catalogue.entry(candidate.partition, candidate.id)
+    entry: AnyEntry | None = catalogue.entry(candidate.folder.split("/")[2], candidate.id)
     if entry is None:
         return "is no longer there"
     if entry.manifest is None:
         return f"cannot be read ({entry.require_damage().code})"
     if entry.verdict is not Verdict.PROVEN:
         return f"is {entry.verdict.value}"
-    return _incomplete(catalogue.store, entry.manifest)
+    return incomplete(catalogue.store, entry.manifest) or _chain_lost(catalogue, entry.manifest)
 
 
-def _incomplete(store: Store, manifest: Manifest) -> str | None:
+def _chain_lost(catalogue: Catalogue | PhysicalCatalogue, manifest: BackupManifest) -> str | None:
+    """What is missing of the backups that an incremental one is based on. The plan has no circles of proven ones."""
+    while manifest.needs is not None:
+        try:
+            base: AnyEntry = catalogue.find(manifest.needs)
+        except ConfigError:
+            return f"lacks its base {manifest.needs}"
+        if base.manifest is None:
+            return f"has a base {base.id} that cannot be read ({base.require_damage().code})"
+        manifest = base.manifest
+        if lack := incomplete(catalogue.store, manifest):
+            return f"has a base {manifest.id} that {lack}"
+    return None
+
+
+def incomplete(store: Store, manifest: BackupManifest) -> str | None:
     """What a listing shows to be missing of a backup. Only a proof reads the bytes."""
     there = {listed.key.removeprefix(f"{manifest.folder}/"): listed.size for listed in store.objects(manifest.folder)}
     for file in manifest.files:
@@ -184,11 +216,11 @@ def _incomplete(store: Store, manifest: Manifest) -> str | None:
     return None
 
 
-def _still_going(store: Store, database: str, going: Sequence[Candidate], left: list[str]) -> Iterator[Candidate]:
+def _still_going(store: Store, going: Sequence[Candidate], left: list[str]) -> Iterator[Candidate]:
     """Delete one after the other, and tell of each. What was held meanwhile stays, with everything that it needs."""
     needed: set[str | None] = set()
     for candidate in going:
-        if candidate.id not in needed and _delete(store, _folder(database, candidate)):
+        if candidate.id not in needed and _delete(store, candidate.folder):
             yield candidate
         else:
             left.append(candidate.id)
@@ -222,7 +254,7 @@ def _details(deleted: Sequence[Candidate], left: Sequence[str]) -> dict[str, str
 
 
 @contextmanager
-def _pruners_rights(store: Store) -> Iterator[None]:
+def pruners_rights(store: Store) -> Iterator[None]:
     """A store that refuses is told with what retention needs there: the role that takes backups may not delete."""
     try:
         yield
