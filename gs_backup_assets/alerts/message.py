@@ -27,7 +27,8 @@ class Problem(BaseModel):
 
     `fingerprint` names the problem for as long as it lasts: it must be the same at every look, so it holds no time and
     no number that moves. `since` is when it became wrong, where that is known. `hint` says what to do, `link` is a
-    page that tells more. No field may hold a secret: all of them are posted.
+    page that tells more. No field may hold a secret: all of them are posted. `title` names no host and no path: it is
+    shown to readers from elsewhere, with `code`, that of the error that is behind it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +40,7 @@ class Problem(BaseModel):
     severity: Severity
     since: UtcTime | None = None
     link: str = ""
+    code: str = ""
 
 
 class Ended(BaseModel):

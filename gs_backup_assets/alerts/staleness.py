@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from gs_backup_assets.alerts.message import Problem, duration_text, time_text
 from gs_backup_assets.catalogue.catalogue import Catalogue
-from gs_backup_assets.catalogue.freshness import Kind, read_freshness
+from gs_backup_assets.catalogue.freshness import Kind, freshness_of, read_freshness
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError
@@ -15,20 +16,35 @@ from gs_backup_assets.vault.opening import Which, open_store
 _WORDS = {Kind.BACKUP: "backup", Kind.PROOF: "proven backup"}
 
 
-def stale_problems(settings: DatabaseSettings, now: datetime, link: str = "") -> tuple[Problem, ...]:
-    """Problems of one database at `now`. A store that cannot be read is a problem too: nothing is known then."""
-    problems = _primary_problems(settings, now, link)
+def stale_problems(
+    settings: DatabaseSettings, now: datetime, link: str = "", *, dumps: Sequence[Summary] | BackupError | None = None
+) -> tuple[Problem, ...]:
+    """Problems of one database at `now`. A store that cannot be read is a problem too: nothing is known then.
+
+    `dumps` are the logical backups in the primary store, or why they cannot be read, where the caller has looked.
+    """
+    problems = _primary_problems(settings, now, link, dumps)
     if settings.stores.offsite is not None:
         problems += _offsite_problems(settings, now, link)
     return tuple(problems)
 
 
-def _primary_problems(settings: DatabaseSettings, now: datetime, link: str) -> list[Problem]:
-    name = settings.name
+def read_dumps(settings: DatabaseSettings) -> tuple[Summary, ...] | BackupError:
+    """The logical backups in the primary store, newest first, or why they cannot be read."""
     try:
-        freshness = read_freshness(Catalogue(open_store(settings), name), settings.alerts.stale_after)
+        return tuple(Catalogue(open_store(settings), settings.name).summaries())
     except BackupError as error:  # credentials that are not there are a problem as well
-        return [_unreadable(name, "primary", error, link)]
+        return error
+
+
+def _primary_problems(
+    settings: DatabaseSettings, now: datetime, link: str, dumps: Sequence[Summary] | BackupError | None
+) -> list[Problem]:
+    name = settings.name
+    known = read_dumps(settings) if dumps is None else dumps
+    if isinstance(known, BackupError):
+        return [_unreadable(name, "primary", known, link)]
+    freshness = freshness_of(known, settings.alerts.stale_after)
     proven = freshness.newest_proven
     last_good = f"Last proven backup: {proven.id}." if proven else "There is no proven backup at all."
     hint = "`gs-backup doctor` looks for the cause, `gs-backup run` takes and proves a backup now."
@@ -97,4 +113,5 @@ def _unreadable(name: str, which: Which, error: BackupError, link: str) -> Probl
         hint=error.hint,
         severity="critical",
         link=link,
+        code=error.code,
     )

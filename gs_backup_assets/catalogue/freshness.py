@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -32,8 +33,12 @@ class Freshness:
         return tuple(kind for kind, entry in ages.items() if entry is None or now - entry.taken_at > self.stale_after)
 
 
-def read_freshness(catalogue: Catalogue, stale_after: timedelta) -> Freshness:
-    """What one listing and what is remembered of the backups say."""
-    summaries = catalogue.summaries()
+def freshness_of(summaries: Sequence[Summary], stale_after: timedelta) -> Freshness:
+    """What backups, newest first, come to."""
     proven = next((summary for summary in summaries if summary.verdict is Verdict.PROVEN), None)
     return Freshness(summaries[0] if summaries else None, proven, stale_after)
+
+
+def read_freshness(catalogue: Catalogue, stale_after: timedelta) -> Freshness:
+    """What one listing and what is remembered of the backups say."""
+    return freshness_of(catalogue.summaries(), stale_after)

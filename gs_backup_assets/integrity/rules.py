@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -284,6 +285,12 @@ def load_rules(spec: str, base: Path | None = None) -> RuleSet:
         ) from None
     except UnicodeDecodeError:
         raise _invalid(path, "it is not UTF-8 text") from None
+    return _read(path, text)
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, text: str) -> RuleSet:
+    """The rules in a text, remembered: hundreds of databases may share one file, and YAML is slow to parse."""
     document = _parse(path, text)
     try:
         return RuleSet.model_validate(document)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from gs_backup_assets.alerts.staleness import stale_problems
+from gs_backup_assets.alerts.message import Problem
+from gs_backup_assets.alerts.staleness import read_dumps, stale_problems
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
 from gs_backup_assets.config_sections import DataClass
 from gs_backup_assets.errors import BackupError, ExitStatus
+from gs_backup_assets.system.threads import Threads
 from gs_backup_assets.vault.opening import open_store
 
 _MOST_BACKUPS = 10
+_READERS = 16  # databases read side by side: their stores may be far away
 Health = Literal["healthy", "warning", "error"]
 
 
@@ -49,16 +54,22 @@ class ClassObjective(_Record):
 
 
 class DatabaseStatus(_Record):
-    """Status of one database. `problems` says in words what is wrong, worst first."""
+    """Status of one database. `problems` says in words what is wrong, worst first.
+
+    `headlines` says the same in short, without paths, hosts and addresses: for readers from elsewhere. Without
+    `store_readable` nothing is known of the backups in the primary store.
+    """
 
     database: str
     status: Health
+    store_readable: bool
     latest_backup: BackupSummary | None
     total_backups: int
     backups: tuple[BackupSummary, ...]
     last_proven: BackupSummary | None
     objectives: tuple[ClassObjective, ...]
     problems: tuple[str, ...]
+    headlines: tuple[str, ...]
 
 
 class StatusDocument(_Record):
@@ -76,10 +87,45 @@ class StatusDocument(_Record):
         return ExitStatus.GOOD if self.status == "healthy" else ExitStatus.FAILED
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the stores of one database said at `now`: its backups, newest first, and what is wrong."""
+
+    settings: DatabaseSettings
+    now: datetime
+    summaries: tuple[Summary, ...]
+    stale: tuple[Problem, ...]
+    readable: bool
+
+    @property
+    def proven(self) -> Summary | None:
+        """The newest proven backup."""
+        return next((summary for summary in self.summaries if summary.verdict is Verdict.PROVEN), None)
+
+
+def read_database(settings: DatabaseSettings, now: datetime) -> Reading:
+    """Read the stores of one database. What cannot be read is among the problems."""
+    dumps = read_dumps(settings)
+    stale = stale_problems(settings, now, dumps=dumps)
+    readable = not isinstance(dumps, BackupError)
+    return Reading(settings, now, () if isinstance(dumps, BackupError) else dumps, stale, readable)
+
+
+def read_databases(config: BackupConfig, now: datetime, database: str | None = None) -> list[Reading]:
+    """Read the stores of all databases (or of one), several side by side."""
+    names = (database,) if database else config.names()
+    with Threads(_READERS, "status") as pool:
+        return list(pool.map(lambda name: read_database(config.database(name), now), names))
+
+
 def build_status(config: BackupConfig, now: datetime, database: str | None = None) -> StatusDocument:
     """Read the stores of all databases (or of one) and judge them at `now`."""
-    names = (database,) if database else config.names()
-    databases = tuple(_database_status(config.database(name), now) for name in names)
+    return status_of(read_databases(config, now, database), now)
+
+
+def status_of(readings: Sequence[Reading], now: datetime) -> StatusDocument:
+    """Judge what was read at `now`."""
+    databases = tuple(_database_status(reading) for reading in readings)
     order: tuple[Health, ...] = ("error", "warning", "healthy")
     first = databases[0]
     return StatusDocument(
@@ -92,32 +138,35 @@ def build_status(config: BackupConfig, now: datetime, database: str | None = Non
     )
 
 
-def _database_status(settings: DatabaseSettings, now: datetime) -> DatabaseStatus:
-    stale = stale_problems(settings, now)
-    try:
-        entries = Catalogue(open_store(settings), settings.name).summaries()
-    except BackupError:
-        entries = []  # that the store cannot be read is among the problems already
-    proven = next((entry for entry in entries if entry.verdict is Verdict.PROVEN), None)
-    problems = [f"{problem.title}. {problem.body}" for problem in stale]
+def _database_status(reading: Reading) -> DatabaseStatus:
+    settings, now, entries, proven = reading.settings, reading.now, reading.summaries, reading.proven
+    told = [f"{problem.title}. {problem.body}" for problem in reading.stale]
+    more = []
     if entries and entries[0].verdict is Verdict.FAILED:
-        problems.append(f"{settings.name}: the newest backup, {entries[0].id}, FAILED its proof.")
+        more.append(f"{settings.name}: the newest backup, {entries[0].id}, FAILED its proof.")
     if proven and proven.broken_rules:
-        problems.append(f"{settings.name}: broken in production: {', '.join(proven.broken_rules)}.")
+        more.append(f"{settings.name}: broken in production: {', '.join(proven.broken_rules)}.")
     if proven is None and settings.stores.offsite is not None:
-        problems += _offsite_rescue(settings)
+        more += _offsite_rescue(settings)
+    problems = (*told, *more)
     summaries = tuple(_summary(entry, now) for entry in entries[:_MOST_BACKUPS])
     return DatabaseStatus(
         database=settings.name,
         # Without any proven backup there is nothing to fall back on; everything else is a warning.
         status="error" if proven is None else "warning" if problems else "healthy",
+        store_readable=reading.readable,
         latest_backup=summaries[0] if summaries else None,
         total_backups=len(entries),
         backups=summaries,
         last_proven=_summary(proven, now) if proven else None,
         objectives=tuple(_objective(name, c, proven, now) for name, c in settings.data_classes.items()),
-        problems=tuple(problems),
+        problems=problems,
+        headlines=(*(_headline(problem) for problem in reading.stale), *more),
     )
+
+
+def _headline(problem: Problem) -> str:
+    return f"{problem.title} ({problem.code})" if problem.code else problem.title
 
 
 def _offsite_rescue(settings: DatabaseSettings) -> list[str]:
