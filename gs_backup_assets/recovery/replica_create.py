@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from gs_backup_assets.errors import ConfigError, ProgramError, SourceError
 from gs_backup_assets.postgres.connection import Connection, Target, connect, query, server_facts
+from gs_backup_assets.postgres.pg_ctl import start_command, start_server, stop_server, tail
 from gs_backup_assets.postgres.replication import identify, refusal
 from gs_backup_assets.postgres.standby_files import write_standby_files
 from gs_backup_assets.postgres.toolchain import Toolchain, choose_own_major, reachable
@@ -100,8 +101,8 @@ def create_replica(
         _give(account, into, beside.passfile, *made.files)
         if start:
             with progress.stage("start"):
-                _start(toolchain, into, beside.log, account)
-                undo.callback(_stop, toolchain, into, account)
+                undo.callback(stop_server, toolchain, into, account)
+                start_server(toolchain, into, beside.log, account)
                 _wait_until_it_streams(primary, slot, beside.log)
         undo.pop_all()  # nothing went wrong: all of it stays
     guardian.forget_folder(into)
@@ -112,7 +113,7 @@ def create_replica(
         toolchain=toolchain,
         account=account,
         started=start,
-        start=f"{toolchain.program('pg_ctl')} -D {into} -l {beside.log} start",
+        start=start_command(toolchain, into, beside.log),
         log=beside.log,
         warnings=(*warnings, *made.warnings),
     )
@@ -239,27 +240,6 @@ def _give(account: Account, *paths: Path) -> None:
             os.chown(path, account.uid, account.gid)
 
 
-def _start(toolchain: Toolchain, data: Path, log: Path, account: Account) -> None:
-    finished = run(
-        [toolchain.program("pg_ctl"), "-D", data, "-l", log, "-w", "-t", str(int(_STREAM_SECONDS)), "start"],
-        account=account,
-        environment={"HOME": str(data), **_needed()},
-    )
-    if finished.status != 0:
-        raise ProgramError(
-            "REPLICA_NOT_STARTED", f"The replica did not start: {_tail(log)}", "Correct what its log says."
-        )
-
-
-def _needed() -> Mapping[str, str]:
-    """The environment of a server whose restore_command has to open the store: as ours, but PostgreSQL's own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG") and name != "HOME"}
-
-
-def _stop(toolchain: Toolchain, data: Path, account: Account) -> None:
-    run([toolchain.program("pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop"], account=account, timeout=60)
-
-
 def _wait_until_it_streams(primary: Target, slot: str, log: Path) -> None:
     """A slot is active from the moment in which the standby's connection uses it."""
     deadline = time.monotonic() + _STREAM_SECONDS
@@ -268,17 +248,10 @@ def _wait_until_it_streams(primary: Target, slot: str, log: Path) -> None:
             if time.monotonic() > deadline:
                 raise SourceError(
                     "REPLICA_NOT_STREAMING",
-                    f"The replica started, but did not stream in {_STREAM_SECONDS:.0f} s: {_tail(log)}",
+                    f"The replica started, but did not stream in {_STREAM_SECONDS:.0f} s: {tail(log)}",
                     "Its log says what it waits for; pg_hba.conf of the primary must let it in for replication.",
                 )
             time.sleep(0.1)
-
-
-def _tail(log: Path) -> str:
-    try:
-        return " | ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-4:]) or "no output"
-    except OSError:
-        return "no log"
 
 
 def _warnings(connection: Connection) -> tuple[str, ...]:

@@ -183,7 +183,7 @@ def test_a_name_or_a_folder_that_is_taken_is_refused_and_left_alone(site: Site) 
 def test_after_a_failure_neither_slot_nor_files_stay(site: Site) -> None:
     """Its port is taken: pg_basebackup is through, and the server does not start."""
     answer = site.verb("create", "--into", str(site.data), "--port", str(site.primary.port), "--start", status=4)
-    assert answer["error"]["code"] == "REPLICA_NOT_STARTED"
+    assert answer["error"]["code"] == "SERVER_NOT_STARTED"
     assert site.primary.sql("SELECT count(*) FROM pg_replication_slots") == [(0,)]
     assert not list(site.folder.glob("spare*"))
 
