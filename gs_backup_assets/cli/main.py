@@ -31,13 +31,16 @@ def _register() -> None:
         base_backup,
         copy,
         cost,
+        coverage,
         demo,
+        disaster_recover,
         doctor,
         hold,
         init,
         keys,
         listing,
         prune,
+        recover,
         replica,
         restore,
         run,
@@ -66,6 +69,9 @@ def _register() -> None:
     app.command("copy")(copy.copy)
     app.command("base-backup")(base_backup.base_backup)
     app.command("restore")(restore.restore)
+    app.command("disaster-recover")(disaster_recover.disaster_recover)
+    app.command("recover")(recover.recover)
+    app.command("coverage")(coverage.coverage)
     app.command("status")(status.status)
     app.command("cost")(cost.cost)
     app.command("selftest")(selftest.selftest)

@@ -16,7 +16,9 @@ from gs_backup_assets.postgres.recovery_server import RecoveringServer, recoveri
 from gs_backup_assets.postgres.toolchain import Toolchain
 from gs_backup_assets.postgres.wal import Lsn
 from gs_backup_assets.progress import Progress
-from gs_backup_assets.recovery.recover_folder import unfinished_folder
+from gs_backup_assets.recovery.checked_reading import CheckedReading
+from gs_backup_assets.recovery.recover_files import leave_startable
+from gs_backup_assets.recovery.recover_folder import finish_folder, unfinished_folder
 from gs_backup_assets.recovery.recover_plan import RecoveryPlan
 from gs_backup_assets.recovery.unpacking import Unpacked, unpack_chain
 from gs_backup_assets.recovery.wal_access import open_archive
@@ -24,6 +26,7 @@ from gs_backup_assets.recovery.wal_prefetch import Prefetcher
 from gs_backup_assets.system.account import server_account
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.opening import Vault
+from gs_backup_assets.vault.store import Store
 
 STAGES = ("fetch", "combine", "start", "replay", "promote", "checks")
 
@@ -86,28 +89,78 @@ def recovered(
     (`INTO_NOT_EMPTY`, `INTO_BUSY`, `INTO_UNUSABLE`), ProofFailed (`TARGET_NOT_REACHED`, `WAL_GAP` and what else the
     server says of the backups), ProgramError (`RECOVERY_FAILED`, `NO_SPACE`), StoreError, NotVerifiable.
     """
-    store = vault.store(plan.which)
     account = server_account()
-    with unfinished_folder(into, str(plan.target), account):
-        unpacked = unpack_chain(settings, store, plan.chain, into, progress, account=account)
-        inspect(unpacked)
-        archive = open_archive(settings, store, plan.system_identifier, segment_bytes=plan.base.wal_segment_bytes)
-        with (
-            workspace("wal", parent=into, owner=account) as folder,
-            Prefetcher(archive, plan.segments, plan.histories, folder, account) as prefetcher,
-            recovering_server(
-                unpacked.toolchain, unpacked.data, account, _restore(plan, prefetcher), durable=durable
-            ) as server,
-        ):
-            _replay(server, prefetcher, plan, progress)
-            with progress.stage("checks"):
-                target = server.login()
-                with connect(target) as connection:
-                    require_closed(connection)
-                    achieved = _achieved(connection)
-                require_reached(plan, server.log, achieved)
-            seconds = {stage: progress.seconds[stage] for stage in STAGES if stage in progress.seconds}
-            yield Recovered(plan, unpacked, target, achieved, seconds)
+    with (
+        unfinished_folder(into, str(plan.target), account),
+        _running(plan, settings, vault.store(plan.which), into, progress, durable=durable, inspect=inspect) as found,
+    ):
+        yield found
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished recovery: a data directory that can be started, and what has to be known before that."""
+
+    plan: RecoveryPlan
+    data: Path
+    toolchain: Toolchain
+    account: str
+    achieved: Achieved
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...]
+
+
+def recover_into(
+    plan: RecoveryPlan, settings: DatabaseSettings, vault: Vault, into: Path, progress: Progress
+) -> Outcome:
+    """Recover into a folder, stop the server cleanly, and leave its data directory ready to be started by others.
+
+    Raises what `recovered` does.
+    """
+    store = vault.store(plan.which)
+    with unfinished_folder(into, str(plan.target), server_account()):
+        with _running(plan, settings, store, into, progress, durable=True) as found:
+            pass
+        with progress.stage("finish"):
+            reading = CheckedReading.of(settings, store, plan.base)
+            notes = leave_startable(found.unpacked, reading, into)
+            finish_folder(into)
+    seconds = {**found.seconds, "finish": progress.seconds["finish"]}
+    account = found.unpacked.account.name
+    return Outcome(plan, found.data, found.toolchain, account, found.achieved, seconds, notes)
+
+
+@contextmanager
+def _running(
+    plan: RecoveryPlan,
+    settings: DatabaseSettings,
+    store: Store,
+    into: Path,
+    progress: Progress,
+    *,
+    durable: bool,
+    inspect: Callable[[Unpacked], None] = lambda _unpacked: None,
+) -> Iterator[Recovered]:
+    account = server_account()
+    unpacked = unpack_chain(settings, store, plan.chain, into, progress, account=account)
+    inspect(unpacked)
+    archive = open_archive(settings, store, plan.system_identifier, segment_bytes=plan.base.wal_segment_bytes)
+    with (
+        workspace("wal", parent=into, owner=account) as folder,
+        Prefetcher(archive, plan.segments, plan.histories, folder, account) as prefetcher,
+        recovering_server(
+            unpacked.toolchain, unpacked.data, account, _restore(plan, prefetcher), durable=durable
+        ) as server,
+    ):
+        _replay(server, prefetcher, plan, progress)
+        with progress.stage("checks"):
+            target = server.login()
+            with connect(target) as connection:
+                require_closed(connection)
+                achieved = _achieved(connection)
+            require_reached(plan, server.log, achieved)
+        seconds = {stage: progress.seconds[stage] for stage in STAGES if stage in progress.seconds}
+        yield Recovered(plan, unpacked, target, achieved, seconds)
 
 
 def _restore(plan: RecoveryPlan, prefetcher: Prefetcher) -> dict[str, str]:
