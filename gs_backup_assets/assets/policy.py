@@ -39,9 +39,10 @@ def build_retention(
             "or locked stays too. Base backups go as dumps do, never one before those that are based on it, and of the "
             "write-ahead log all that no base backup that stays can need. It has no partitions: it decides about all "
             "backups. In the daily job it comes after the proof, which fails when the day's backup is not proven: "
-            "**it only runs after a proven run**, and not in a backfill of older proofs. It fails, and deletes nothing, when the proven backups that it "
-            "counts on are no longer there (`RETENTION_UNSAFE`) or the audit log cannot be written; it stops when a "
-            "store refuses to delete. `gs-backup prune` shows the plan; docs/retention.md explains it."
+            "**it only runs after a proven run**, and not in a backfill of older proofs. It fails, and deletes "
+            "nothing, when the proven backups that it counts on are no longer there (`RETENTION_UNSAFE`) or the audit "
+            "log cannot be written; it stops when a store refuses to delete. `gs-backup prune` shows the plan; "
+            "docs/retention.md explains it."
         ),
     )
     def retention(context: dg.AssetExecutionContext, vault: VaultResource) -> dg.MaterializeResult:

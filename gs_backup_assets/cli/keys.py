@@ -107,7 +107,7 @@ def rewrap(
     database: DatabaseOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Move backups to the current key, in every store: only the wrapping of their data keys is made anew."""
+    """Move backups and the log to the current key, in every store: only the wrapping of data keys is made anew."""
     from gs_backup_assets.catalogue.audit import Author
     from gs_backup_assets.recovery.rewrapping import rewrap_backups
     from gs_backup_assets.vault.opening import open_vault
@@ -146,6 +146,7 @@ def _survey_document(survey: KeySurvey) -> dict[str, Any]:
     return {
         "encrypted": survey.encrypted,
         "plain": survey.plain,
+        "wal_timelines": survey.timelines,
         "keys": [
             {
                 "role": key.role,
@@ -174,6 +175,8 @@ def _show_survey(console: Console, survey: KeySurvey) -> None:
     else:
         console.print("No key is given: new backups are not encrypted.")
     console.print(f"{counted(survey.encrypted, 'backup')} encrypted, {survey.plain} not.")
+    if survey.timelines:
+        console.print(f"{counted(survey.timelines, 'timeline')} of the write-ahead log encrypted.")
     if survey.locked:
         console.print(f"[red]✘[/] No given key opens: {', '.join(survey.locked)}.")
 
@@ -194,8 +197,11 @@ def _show_rewrapped(console: Console, results: Mapping[Which, Rewrapped]) -> Non
     from rich.markup import escape
 
     for which, result in results.items():
+        timelines = sum("/" in name for name in result.moved)  # of the write-ahead log
+        log = f" and {counted(timelines, 'timeline')}" if timelines else ""
         console.print(
-            f"[bold]{which}[/]: {counted(len(result.moved), 'backup')} moved to the key {escape(result.key_id)},"
+            f"[bold]{which}[/]: {counted(len(result.moved) - timelines, 'backup')}{log} moved to the key"
+            f" {escape(result.key_id)},"
             f" {result.as_they_were} were under it already, {result.plain} are not encrypted."
         )
         for backup, error in result.failed.items():

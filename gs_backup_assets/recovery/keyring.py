@@ -138,25 +138,36 @@ def _open_data_key(
 def rewrap(store: Store, manifest: BackupManifest, encryption: Encryption, folder: Path) -> bool:
     """Wrap a backup's data key with the current key and remove the wrappings by all others; returns whether it had to.
 
-    The files, the manifest and every proof stay what they are. Whatever breaks off in between, at least one wrapping
-    is there. Errors as for `find_cipher` and `load_key`.
+    The files, the manifest and every proof stay what they are. Errors as for `find_cipher` and `load_key`.
+    """
+    if manifest.encryption is None:
+        return False
+    identity, data_key = Identity(manifest.database, manifest.id), manifest.encryption.data_key_id
+    return rewrap_place(store, manifest.folder, identity, encryption, folder, data_key=data_key)
+
+
+def rewrap_place(
+    store: Store, place: str, identity: Identity, encryption: Encryption, folder: Path, *, data_key: str | None = None
+) -> bool:
+    """The same for the data key of the folder `place`, of a backup or of a timeline's log; errors as for `open_cipher`.
+
+    Whatever breaks off in between, at least one wrapping is there.
     """
     master = load_key(encryption, folder)
     wanted = wrapping_by(master)
-    there = wrappings_of(store, manifest.folder)
-    if there == (wanted,) or manifest.encryption is None:
+    there = wrappings_of(store, place)
+    if there == (wanted,):
         return False
     if wanted not in there:
-        cipher = find_cipher(store, manifest, encryption, folder)
-        assert cipher is not None
-        store.put_bytes(cipher.wrapped_by(master), f"{manifest.folder}/{wanted}")
-    cipher = open_data_key(store, manifest, master)  # read back, before any other one goes
+        cipher = open_cipher(store, place, identity, encryption, folder, data_key=data_key)
+        store.put_bytes(cipher.wrapped_by(master), f"{place}/{wanted}")
+    cipher = _open_data_key(store, place, identity, master, data_key)  # read back, before any other one goes
     for name in there:
         if name != wanted:
-            store.delete(f"{manifest.folder}/{name}")
+            store.delete(f"{place}/{name}")
     # Somebody else may have done the same for another key: whoever removes last must leave one.
-    if not store.exists(f"{manifest.folder}/{wanted}"):
-        store.put_bytes(cipher.wrapped_by(master), f"{manifest.folder}/{wanted}")
+    if not store.exists(f"{place}/{wanted}"):
+        store.put_bytes(cipher.wrapped_by(master), f"{place}/{wanted}")
     return True
 
 

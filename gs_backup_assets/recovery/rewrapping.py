@@ -1,4 +1,4 @@
-"""Moves backups to the current key: their data keys are wrapped again, nothing else is touched."""
+"""Moves backups and the log to the current key: their data keys are wrapped again, nothing else is touched."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gs_backup_assets.catalogue.audit import AuditLog, Author, failure_noted
-from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.catalogue import catalogue_of, find_any
+from gs_backup_assets.catalogue.manifest import NAME
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.config_sections import Encryption
 from gs_backup_assets.errors import BackupError, ConfigError, NotVerifiable, StoreError
 from gs_backup_assets.progress import Progress
-from gs_backup_assets.recovery.key_survey import wrappings_in
-from gs_backup_assets.recovery.keyring import OF_THE_BACKUP, key_for_new_backups, rewrap, wrapping_by
+from gs_backup_assets.recovery.key_survey import Locked, encrypted_backups, encrypted_timelines
+from gs_backup_assets.recovery.keyring import OF_THE_BACKUP, key_for_new_backups, rewrap, rewrap_place, wrapping_by
 from gs_backup_assets.vault.keys import MasterKey
 from gs_backup_assets.vault.opening import Which
 from gs_backup_assets.vault.store import Store
@@ -21,9 +22,9 @@ from gs_backup_assets.vault.store import Store
 
 @dataclass(frozen=True)
 class Rewrapped:
-    """What came of it: the key, and ids of backups that were moved to it, that are left as they were, and why.
+    """What came of it: the key, and names of what was moved to it, of what is left as it was, and why.
 
-    `as_they_were` counts those that were under that key already, `plain` those that are not encrypted.
+    `as_they_were` counts what was under that key already, `plain` backups that are not encrypted.
     """
 
     key_id: str
@@ -41,7 +42,7 @@ def rewrap_backups(
     by: Author,
     only: str | None = None,
 ) -> dict[Which, Rewrapped]:
-    """Wrap the data keys of all backups, or of one, with the current key, in every given store that has them.
+    """Wrap the data keys of all backups and of the log, or of one backup, with the current key, in every given store.
 
     Each store's audit log tells of it before anything is touched, and again when it is done. A backup that cannot be
     moved stays as it is, and the others go on. Raises ConfigError (`NO_ENCRYPTION`, `BACKUP_NOT_FOUND`, as `load_key`)
@@ -52,21 +53,19 @@ def rewrap_backups(
         words = f"backup.yaml names no key for {settings.name}."
         raise ConfigError("NO_ENCRYPTION", words, "Add a section `encryption`; docs/encryption.md shows how.")
     master = key_for_new_backups(encryption, settings.name, settings.folder)
-    chosen = None if only is None else _id_of(only, stores.values(), settings.name)
+    chosen = None if only is None else _folder_of(only, stores.values(), settings.name)
     return {
-        which: _rewrap_store(
-            Catalogue(store, settings.name), encryption, settings.folder, master, by=by, only=chosen, progress=progress
-        )
+        which: _rewrap_store(store, settings, encryption, master, by=by, only=chosen, progress=progress)
         for which, store in stores.items()
     }
 
 
-def _id_of(wanted: str, stores: Iterable[Store], database: str) -> str:
-    """The id of a backup that one of the stores has."""
+def _folder_of(wanted: str, stores: Iterable[Store], database: str) -> str:
+    """The folder of a backup that one of the stores has."""
     missing: ConfigError | None = None
     for store in stores:
         try:
-            return Catalogue(store, database).find(wanted).id
+            return find_any(store, database, wanted).folder
         except ConfigError as error:
             missing = missing or error
     assert missing is not None
@@ -74,43 +73,48 @@ def _id_of(wanted: str, stores: Iterable[Store], database: str) -> str:
 
 
 def _rewrap_store(
-    catalogue: Catalogue,
+    store: Store,
+    settings: DatabaseSettings,
     encryption: Encryption,
-    folder: Path,
     master: MasterKey,
     *,
     by: Author,
     only: str | None,
     progress: Progress,
 ) -> Rewrapped:
-    store, database = catalogue.store, catalogue.database
-    backups = [backup for backup in catalogue.summaries() if only in (None, backup.id)]
-    wrappings = wrappings_in(store, database)
-    encrypted = [backup for backup in backups if backup.key_id is not None or backup.folder in wrappings]
-    due = [backup.id for backup in encrypted if wrappings.get(backup.folder) != (wrapping_by(master),)]
+    backups, plain = encrypted_backups(store, settings.name)
+    things = [*backups, *encrypted_timelines(store, settings.name)]
+    if only is not None:
+        things = [thing for thing in things if thing.folder == only]
+        plain = int(not things and store.exists(f"{only}/{NAME}"))
+    due = [thing for thing in things if thing.wrappings != (wrapping_by(master),)]
     moved: list[str] = []
     failed: dict[str, BackupError] = {}
     if due:
-        ids = {"key": master.id} if only is None else {"key": master.id, "backup": only}
-        log = AuditLog(store, database)
+        ids = {"key": master.id} if only is None else {"key": master.id, "backup": due[0].name}
+        log = AuditLog(store, settings.name)
         log.append(by, "rewrap", ids, "started", {"backups": len(due)})
-        with failure_noted(store, database, by, "rewrap", ids=ids), progress.stage("rewrap") as stage:
-            for backup_id in due:
+        with failure_noted(store, settings.name, by, "rewrap", ids=ids), progress.stage("rewrap") as stage:
+            for thing in due:
                 try:
-                    _move(catalogue, backup_id, encryption, folder)
-                    moved.append(backup_id)
+                    _move(store, thing, encryption, settings.folder)
+                    moved.append(thing.name)
                 except (NotVerifiable, StoreError) as error:
                     if isinstance(error, StoreError) and error.code not in OF_THE_BACKUP:
                         raise
-                    failed[backup_id] = error
+                    failed[thing.name] = error
                 stage.advance(1, len(due), "backups")
         log.append(by, "rewrap", ids, "incomplete" if failed else "done", {"moved": len(moved), "failed": len(failed)})
-    return Rewrapped(master.id, tuple(moved), len(encrypted) - len(due), len(backups) - len(encrypted), failed)
+    return Rewrapped(master.id, tuple(moved), len(things) - len(due), plain, failed)
 
 
-def _move(catalogue: Catalogue, backup_id: str, encryption: Encryption, folder: Path) -> None:
-    entry = catalogue.find(backup_id)
+def _move(store: Store, thing: Locked, encryption: Encryption, folder: Path) -> None:
+    if thing.wal:
+        rewrap_place(store, thing.folder, thing.identity, encryption, folder)
+        return
+    database, kind = thing.folder.split("/")[:2]
+    entry = catalogue_of(store, database, "physical" if kind == "physical" else "logical").find(thing.name)
     if entry.manifest is None:
         damage = entry.require_damage()
         raise NotVerifiable(damage.code, damage.message, damage.hint)
-    rewrap(catalogue.store, entry.manifest, encryption, folder)
+    rewrap(store, entry.manifest, encryption, folder)
