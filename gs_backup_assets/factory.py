@@ -8,6 +8,7 @@ import dagster as dg
 
 from gs_backup_assets.assets.common import ListenerFactory, StepLog
 from gs_backup_assets.assets.costs import build_cost_report
+from gs_backup_assets.assets.disaster import build_disaster_job
 from gs_backup_assets.assets.logical import build_backup_checksum, build_logical_backup, build_source
 from gs_backup_assets.assets.offsite import build_offsite_copy
 from gs_backup_assets.assets.physical import build_base_backup
@@ -47,6 +48,7 @@ def build_definitions(
     assets: list[dg.AssetsDefinition | dg.SourceAsset] = []
     jobs, schedules = [], []
     reporters: list[dg.SensorDefinition] = []
+    disaster_jobs: list[dg.JobDefinition] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks
         warnings.simplefilter("ignore", dg.BetaWarning)  # the observable source
@@ -81,6 +83,8 @@ def build_definitions(
             if settings.replicas:
                 assets.append(build_replica_status(settings, listener))
                 reporters.append(build_replica_sensor(settings))
+            if settings.disaster_recovery is not None:
+                disaster_jobs.append(build_disaster_job(settings, listener))
             jobs.append(cost_job)
             schedules.append(build_cost_schedule(settings, cost_job))
             jobs.append(job)
@@ -88,4 +92,6 @@ def build_definitions(
         check_keys = [key for asset in assets if isinstance(asset, dg.AssetsDefinition) for key in asset.check_keys]
         sensors = [*build_sensors(config, check_keys), *reporters]
         resources = {"vault": VaultResource()}
-        return dg.Definitions(assets=assets, jobs=jobs, schedules=schedules, sensors=sensors, resources=resources)
+        return dg.Definitions(
+            assets=assets, jobs=[*jobs, *disaster_jobs], schedules=schedules, sensors=sensors, resources=resources
+        )

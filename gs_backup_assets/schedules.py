@@ -147,8 +147,13 @@ def plan_cost_run(settings: DatabaseSettings, scheduled: datetime, now: datetime
     return dg.RunRequest(partition_key=partition, run_key=f"{settings.name}-costs-{partition}")
 
 
+def disaster_job_name(database: str) -> str:
+    """`<database>_disaster_recovery`, which no schedule starts."""
+    return f"{database}_disaster_recovery"
+
+
 # Whose failures are told.
-JOB_NAMES = (daily_job_name, read_back_job_name, cost_job_name, base_backup_job_name)
+JOB_NAMES = (daily_job_name, read_back_job_name, cost_job_name, base_backup_job_name, disaster_job_name)
 
 
 def plan_run(settings: DatabaseSettings, scheduled: datetime, now: datetime) -> dg.RunRequest | dg.SkipReason:

@@ -49,6 +49,7 @@ def _register() -> None:
         toolchain,
         verify,
         wal,
+        watch,
     )
 
     app.command("demo")(demo.demo)
@@ -73,6 +74,7 @@ def _register() -> None:
     app.command("recover")(recover.recover)
     app.command("coverage")(coverage.coverage)
     app.command("status")(status.status)
+    app.command("watch")(watch.watch)
     app.command("cost")(cost.cost)
     app.command("selftest")(selftest.selftest)
 
