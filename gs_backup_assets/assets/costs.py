@@ -10,6 +10,7 @@ from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, from_check, step
 from gs_backup_assets.assets.logical import backup_key
 from gs_backup_assets.catalogue.costs import WITHIN_BUDGET, Cost, CostReport, judge_budget
+from gs_backup_assets.catalogue.usage import Kind
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.recovery.costing import cost_report, require_this_month
 from gs_backup_assets.resources import VaultResource
@@ -72,6 +73,8 @@ def _metadata(report: CostReport) -> dict[str, Any]:
         keys.OBJECTS: sum(store.objects for store in report.stores),
         keys.STORED_BYTES: sum(store.stored_bytes for store in report.stores),
         **{keys.store_bytes(store.store): store.stored_bytes for store in report.stores},
+        keys.BASE_BACKUP_BYTES: _of_kind(report, Kind.BASE_BACKUP),
+        keys.WAL_BYTES: _of_kind(report, Kind.WAL),
         keys.MONTHLY_COST: report.cost.total,
         keys.MONTHLY_BUDGET: report.total.budget,
         keys.GROWTH_BYTES_PER_DAY: report.growth.bytes_per_day if report.growth else None,
@@ -86,6 +89,11 @@ def _metadata(report: CostReport) -> dict[str, Any]:
         keys.CURRENCY: report.currency,
         keys.COSTS: dg.MetadataValue.md(_markdown(report)),
     }
+
+
+def _of_kind(report: CostReport, wanted: Kind) -> int | None:
+    sizes = [kind.stored_bytes for store in report.stores for kind in store.kinds if kind.kind is wanted]
+    return sum(sizes) if sizes else None
 
 
 def _markdown(report: CostReport) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue.audit import FIRST_PREVIOUS, AuditLog, AuditRecord, decode, sha256
-from gs_backup_assets.catalogue.manifest import parse_id
+from gs_backup_assets.catalogue.manifest import BULK, KINDS, Kind, parse_id
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.vault.store import Listed, Store, keys
@@ -41,13 +41,14 @@ class _Reading:
 
 @dataclass(frozen=True)
 class _Thing:
-    """Something in a store that must have a record: of one of `events`, with this value of this id."""
+    """Something in a store that must have a record: of one of `events`, with this value of this id, of this kind."""
 
     events: tuple[str, ...]
     id: str
     value: str
     since: datetime
     key: str
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -159,27 +160,28 @@ def _named(numbers: Sequence[int]) -> str:
 
 def _things(store: Store, database: str) -> Iterator[_Thing]:
     """What lies in a store and must have a record."""
-    for listed in store.objects(f"{database}/logical", skip=("dump",)):
-        parts = listed.key.removeprefix(f"{database}/logical/").split("/")
-        try:
-            thing = _thing(listed, parts)
-        except ValueError:  # a name that no backup and no proof has
-            continue
-        if thing is not None:
-            yield thing
+    for kind in KINDS:
+        for listed in store.objects(f"{database}/{kind}", skip=BULK):
+            parts = listed.key.removeprefix(f"{database}/{kind}/").split("/")
+            try:
+                thing = _thing(listed, parts, kind)
+            except ValueError:  # a name that no backup and no proof has
+                continue
+            if thing is not None:
+                yield thing
 
 
-def _thing(listed: Listed, parts: Sequence[str]) -> _Thing | None:
+def _thing(listed: Listed, parts: Sequence[str], kind: Kind) -> _Thing | None:
     """ValueError when a name is not the moment that it should be."""
     match parts:
         case [_, backup, manifests.NAME]:
-            return _Thing(("backup", "copy"), "backup", backup, parse_id(backup), listed.key)
+            return _Thing(("backup", "copy"), "backup", backup, parse_id(backup), listed.key, kind)
         case [_, backup, manifests.HOLD]:
-            return _Thing(("hold",), "backup", backup, listed.modified, listed.key)
+            return _Thing(("hold",), "backup", backup, listed.modified, listed.key, kind)
         case [_, _, manifests.PROOFS, name] if name.endswith(".json"):
             stem = name.removesuffix(".json")
             proved = datetime.strptime(stem, _PROOF_TIME).replace(tzinfo=timezone.utc)
-            return _Thing(("proof",), "proof", stem, proved, listed.key)
+            return _Thing(("proof",), "proof", stem, proved, listed.key, kind)
     return None
 
 
@@ -189,9 +191,14 @@ def _left_out(logs: Sequence[_Reading], things: Sequence[_Thing]) -> Iterator[Fi
     if not records:
         return
     begun = min(log.records[0].at for log in logs if log.records)
-    told = {(record.event, name, value) for record in records for name, value in record.ids.items()}
+    told = {
+        (record.event, name, value, record.ids.get("kind", "logical"))
+        for record in records
+        for name, value in record.ids.items()
+    }
     for thing in things:
-        if thing.since > begun and told.isdisjoint((event, thing.id, thing.value) for event in thing.events):
+        wanted = ((event, thing.id, thing.value, thing.kind) for event in thing.events)
+        if thing.since > begun and told.isdisjoint(wanted):
             yield Finding(
                 code="AUDIT_CUT",
                 message=f"No record tells of {thing.key}.",

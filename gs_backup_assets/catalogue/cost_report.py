@@ -31,13 +31,14 @@ _ByStore = Mapping[StoreName, Sequence[Mapping[str, int]]]  # for each month the
 
 @dataclass(frozen=True)
 class StoreContents:
-    """What was read of one store: the listing of everything in the database's folder, and its backups."""
+    """What was read of one store: the listing of everything in the database's folder, and its dumps."""
 
     name: StoreName
     address: str
     listing: Sequence[Listed]
     summaries: Sequence[Summary]
     rules: Rules
+    base_backups: int = 0
 
 
 def build_report(
@@ -144,6 +145,7 @@ def _usage(store: StoreContents, inventory: Inventory, costs: Costs) -> StoreUsa
         store=store.name,
         address=store.address,
         backups=len(store.summaries),
+        base_backups=store.base_backups,
         objects=len(store.listing),
         stored_bytes=sum(listed.size for listed in store.listing),
         classes=class_usage(inventory.by_age, costs.prices),

@@ -66,7 +66,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class Holdings:
-    """Everything of one database in one store. `rest` are the bytes that belong to no backup: they stay."""
+    """Everything of one database in one store. `rest` are the bytes that belong to no dump: they stay as they are."""
 
     rules: Rules
     copies: tuple[Copy, ...]
@@ -94,8 +94,8 @@ def holdings_of(lots: Sequence[Lot], summaries: Sequence[Summary], rules: Rules)
     by_folder: dict[str | None, list[Lot]] = defaultdict(list)
     for lot in lots:
         by_folder[lot.folder].append(lot)
-    copies = (_copy(s, by_folder[s.folder.removeprefix(f"{s.database}/")], rules) for s in summaries)
-    return Holdings(rules, tuple(copies), tuple(by_folder[None]))
+    copies = [_copy(s, by_folder.pop(s.folder.removeprefix(f"{s.database}/"), []), rules) for s in summaries]
+    return Holdings(rules, tuple(copies), tuple(lot for some in by_folder.values() for lot in some))
 
 
 def coming_backups(

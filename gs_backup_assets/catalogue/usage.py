@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from gs_backup_assets.catalogue.manifest import HOLD, KEYS, NAME, PROOFS, SUMS
 from gs_backup_assets.vault.store import Listed
 
-_BACKUP = re.compile(r"(logical/[^/]+/\d{8}T\d{6}Z)/(.+)")
+_BACKUP = re.compile(r"((logical|physical)/[^/]+/\d{8}T\d{6}Z)/(.+)")
 _DAY = timedelta(days=1)
 
 
@@ -22,8 +22,11 @@ class Kind(str, Enum):
     """What an object is."""
 
     DUMP = "dump files"
+    BASE_BACKUP = "base backup files"
+    WAL = "write-ahead log"
     MANIFEST = "manifests"
     PROOF = "proofs"
+    DRILL = "drills"
     KEY = "wrapped keys"
     AUDIT = "audit log"
     UNFINISHED = "unfinished attempts"
@@ -40,6 +43,8 @@ class Age(str, Enum):
     OLDER = "over 365 days"
 
 
+# What lies beside the backups in a database's folder.
+_BY_FOLDER = {"audit": Kind.AUDIT, "audit-copy": Kind.AUDIT, "wal": Kind.WAL, "drills": Kind.DRILL}
 _LAST_DAYS = ((7, Age.WEEK), (30, Age.MONTH), (90, Age.QUARTER), (365, Age.YEAR))
 
 
@@ -94,7 +99,7 @@ def take_inventory(listing: Sequence[Listed], database: str, now: datetime, *, s
     Lifecycle rules do not move objects of less than `smallest_moved` bytes.
     """
     paths = [listed.key.removeprefix(f"{database}/") for listed in listing]
-    finished = {match[1] for path in paths if (match := _BACKUP.fullmatch(path)) and match[2] == NAME}
+    finished = {match[1] for path in paths if (match := _BACKUP.fullmatch(path)) and match[3] == NAME}
     ages: dict[tuple[str, Age], list[int]] = defaultdict(list)
     kinds: dict[Kind, list[int]] = defaultdict(list)
     lots: dict[tuple[str | None, str, datetime, bool], int] = defaultdict(int)
@@ -144,11 +149,12 @@ def _classify(path: str, finished: set[str]) -> tuple[str | None, Kind]:
     """The folder of the backup that an object belongs to, if any, and what it is."""
     match = _BACKUP.fullmatch(path)
     if match is None:
-        return None, Kind.AUDIT if path.startswith(("audit/", "audit-copy/")) else Kind.OTHER
-    folder, name = match[1], match[2]
+        return None, _BY_FOLDER.get(path.partition("/")[0], Kind.OTHER)
+    folder, name = match[1], match[3]
     if folder not in finished:
         return None, Kind.UNFINISHED
     if name in (NAME, SUMS, HOLD):
         return folder, Kind.MANIFEST
     beside = {PROOFS: Kind.PROOF, KEYS: Kind.KEY}
-    return folder, beside.get(name.partition("/")[0], Kind.DUMP)
+    files = Kind.DUMP if match[2] == "logical" else Kind.BASE_BACKUP
+    return folder, beside.get(name.partition("/")[0], files)

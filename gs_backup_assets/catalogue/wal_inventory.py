@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gs_backup_assets.catalogue.manifest import KEYS
+from gs_backup_assets.catalogue.restore_points import POINTS
 from gs_backup_assets.catalogue.wal_archive import FOLDER, PARTIAL
 from gs_backup_assets.catalogue.wal_positions import POSITIONS
 from gs_backup_assets.vault.store import Listed
 
-POINTS = "points"
 _SYSTEM = re.compile(r"\d{1,20}")
 _TIMELINE = re.compile(r"[0-9A-F]{8}")
 _SEGMENT = re.compile(r"([0-9A-F]{24})\.zst(\.enc)?")

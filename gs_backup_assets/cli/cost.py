@@ -41,8 +41,9 @@ def _show_now(console: Console, report: CostReport) -> None:
     from rich.table import Table
 
     for store in report.stores:
+        base_backups = f" {counted(store.base_backups, 'base backup')}," if store.base_backups else ""
         console.print(
-            f"\n[bold]{store.store}[/] {store.address}: {counted(store.backups, 'backup')},"
+            f"\n[bold]{store.store}[/] {store.address}: {counted(store.backups, 'backup')},{base_backups}"
             f" {counted(store.objects, 'object')}, {human_bytes(store.stored_bytes)}"
         )
         if not store.objects:

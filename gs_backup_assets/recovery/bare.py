@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gs_backup_assets.catalogue.manifest import KINDS
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.recovery.keyring import encryption_from_environment
@@ -18,7 +19,7 @@ def settings_at(address: str, database: str | None = None) -> DatabaseSettings:
     """
     stores = stores_at(address)
     store = open_configured(stores.primary, Path.cwd())
-    there = [name for name in store.folders("") if store.folders(f"{name}/logical")]
+    there = [name for name in store.folders("") if any(store.folders(f"{name}/{kind}") for kind in KINDS)]
     if database is not None and database not in there:
         known = f"It has {', '.join(there)}." if there else "It has no backups at all: look at the address."
         raise ConfigError("DATABASE_UNKNOWN", f"{store.describe()} has no backups of {database!r}.", known)

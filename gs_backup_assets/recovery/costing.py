@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.catalogue import Catalogue, PhysicalCatalogue
 from gs_backup_assets.catalogue.cost_report import StoreContents, build_report
 from gs_backup_assets.catalogue.costs import CostReport
 from gs_backup_assets.catalogue.forecast import Rules
@@ -60,6 +60,7 @@ def _contents(settings: DatabaseSettings, which: Which, store: Store) -> StoreCo
         listing=listing,
         summaries=Catalogue(store, settings.name).summaries(listing),
         rules=_rules(config or settings.stores.primary),
+        base_backups=len(PhysicalCatalogue(store, settings.name).summaries(listing)),
     )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from gs_backup_assets.catalogue.audit import Author, note
-from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.audit import Author, ids_of, note
+from gs_backup_assets.catalogue.catalogue import AnyEntry, catalogue_of, find_any
 from gs_backup_assets.catalogue.holds import Hold, hold, release
 from gs_backup_assets.errors import ConfigError, StoreError
 from gs_backup_assets.vault.opening import Vault, Which
@@ -17,7 +17,7 @@ from gs_backup_assets.vault.store import Store
 
 @dataclass(frozen=True)
 class Holding:
-    """A backup, and its hold in each store that has it: the one that stands, or the one that was taken away.
+    """A backup of any kind, and its hold in each store that has it: the one that stands, or that was taken away.
 
     `not_logged` says why the audit log does not tell of it.
     """
@@ -34,7 +34,7 @@ def hold_backup(vault: Vault, database: str, wanted: str, *, by: Author, reason:
     Raises ConfigError (`BACKUP_NOT_FOUND`), and StoreError when a store refuses, once the others were asked.
     """
 
-    def place(store: Store, entry: Entry) -> Hold:
+    def place(store: Store, entry: AnyEntry) -> Hold:
         return hold(store, entry, by=by.actor, reason=reason, now=now)
 
     return _everywhere(vault, database, wanted, place, by=by, event="hold", details={"reason": reason})
@@ -49,19 +49,19 @@ def _everywhere(
     vault: Vault,
     database: str,
     wanted: str,
-    act: Callable[[Store, Entry], Hold | None],
+    act: Callable[[Store, AnyEntry], Hold | None],
     *,
     by: Author,
     event: Literal["hold", "release"],
     details: dict[str, str],
 ) -> Holding:
-    found: Entry | None = None
+    found: AnyEntry | None = None
     missing: ConfigError | None = None
     refusal: StoreError | None = None
     done: dict[Which, Hold | None] = {}
     for which, store in vault.named().items():
         try:
-            entry = _find(Catalogue(store, database), wanted, found)
+            entry = _find(store, database, wanted, found)
             if entry is not None:
                 found = entry
                 done[which] = act(store, entry)
@@ -76,7 +76,7 @@ def _everywhere(
             database,
             by,
             event,
-            ids={"backup": found.id, "partition": found.partition},
+            ids=ids_of(found),
             result="held" if event == "hold" else "released",
             details={**details, "stores": " ".join(done)},
             otherwise=vault.offsite,
@@ -90,6 +90,8 @@ def _everywhere(
     return Holding(found.id, found.partition, done, not_logged)
 
 
-def _find(catalogue: Catalogue, wanted: str, found: Entry | None) -> Entry | None:
+def _find(store: Store, database: str, wanted: str, found: AnyEntry | None) -> AnyEntry | None:
     """The same backup in every store: `latest` may be another one in each."""
-    return catalogue.find(wanted) if found is None else catalogue.entry(found.partition, found.id)
+    if found is None:
+        return find_any(store, database, wanted)
+    return catalogue_of(store, database, found.kind).entry(found.partition, found.id)

@@ -26,6 +26,7 @@ from gs_backup_assets.vault.store import Store
 from gs_backup_assets.words import counted
 
 AUDIT_CHECK = "audit_log_continues"
+DRILLS = "drills"
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,21 @@ def copy_backup(primary: Store, offsite: Store, entry: AnyEntry, progress: Progr
 
 
 def mirror_beside(primary: Store, offsite: Store, database: str) -> int:
-    """Bring proofs, holds and wrapped keys that came later than the copies of their backups; returns how many.
+    """Bring proofs, holds and wrapped keys that came later than the copies of their backups, and records of drills.
 
-    Only for backups whose copy is complete; the files themselves are not looked at.
+    Returns how many. Only for backups whose copy is complete; the files themselves are not looked at.
     """
-    return sum(_mirror_beside(primary, offsite, f"{database}/{kind}") for kind in KINDS)
+    brought = sum(_mirror_beside(primary, offsite, f"{database}/{kind}") for kind in KINDS)
+    return brought + _mirror_drills(primary, offsite, f"{database}/{DRILLS}")
+
+
+def _mirror_drills(primary: Store, offsite: Store, folder: str) -> int:
+    """A report comes before the record that names it, as when they were written."""
+    there = {listed.key for listed in offsite.objects(folder)}
+    missing = [listed.key for listed in primary.objects(folder) if listed.key not in there]
+    for key in sorted(missing, key=lambda key: (key.endswith(".json"), key)):
+        _copy_small(primary, offsite, key)
+    return len(missing)
 
 
 def _mirror_beside(primary: Store, offsite: Store, top: str) -> int:
