@@ -24,6 +24,7 @@ from gs_backup_assets.postgres.wal import (
     Switch,
     history_name,
     parse_history,
+    read_header,
     require_segment,
 )
 from gs_backup_assets.postgres.wal_records import written_end
@@ -136,6 +137,16 @@ class WalArchive:
         data = compression.decompress(self._open(archived.key, archived.segment.timeline, name), archived.key)
         require_segment(data, archived.segment, self.system_identifier, whole=not archived.partial)
         return data
+
+    def stored_segment_bytes(self) -> int | None:
+        """How many bytes a segment of this cluster has, as one of them says; None where there is none."""
+        for timeline in self.timelines():
+            for listed in self.store.objects(self.timeline_folder(timeline)):
+                if _STORED.fullmatch(listed.key.rpartition("/")[2]) is not None:
+                    opened = self._open(listed.key, timeline, _name_of(listed.key))
+                    header = read_header(compression.decompress(opened, listed.key))
+                    return None if header is None else header.segment_bytes
+        return None
 
     def put(self, segment: Segment, data: bytes) -> bool:
         """Store a whole segment; returns whether it was not there before. The same bytes again are no error.

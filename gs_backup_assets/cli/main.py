@@ -82,13 +82,15 @@ def _register() -> None:
 def main() -> None:
     """Run a verb. Every error is told as code, what happened and what to do, with the exit status of its kind."""
     signal.signal(signal.SIGTERM, _terminated)
-    _register()
     as_json = "--json" in sys.argv
+    answered = False
     try:
+        _register()
         outcome = app(standalone_mode=False)
         status = outcome if isinstance(outcome, int) else int(ExitStatus.GOOD)
         if status == _INTERRUPTED:
             raise KeyboardInterrupt
+        answered = True
     except BackupError as error:
         _tell(error, as_json)
         status = int(error.exit_status)
@@ -97,12 +99,8 @@ def main() -> None:
         status = _INTERRUPTED
     except Exception as error:
         status = _tell_unexpected(error, as_json)
-    sys.exit(_for_restore_command(status) if sys.argv[1:3] == ["wal", "fetch"] else status)
-
-
-def _for_restore_command(status: int) -> int:
-    """A restore_command says "not there" with any status up to 125; only 1 may mean it, all else must end recovery."""
-    return status if status in (0, 1) else _RECOVERY_MUST_END
+    # To a server every status up to 125 of its restore_command says "not there": an error must end the recovery.
+    sys.exit(status if answered or sys.argv[1:3] != ["wal", "fetch"] else _RECOVERY_MUST_END)
 
 
 def _tell(error: BackupError, as_json: bool) -> None:

@@ -201,11 +201,27 @@ class _Stream:
         if start.segment == start.otherwise or can_send(self._target, start.segment):
             # What waits in the spool is behind the place to begin, and not yet archived.
             self._frontier = where_to_begin(server.line, archived, slot.restart_lsn).segment.number
-            return server, start.segment
+            return server, self._one_before(server, start.segment)
         first, count = start.lost
         self._tell_gap(first, count)
         self._frontier = start.otherwise.number
         return server, start.otherwise
+
+    def _one_before(self, server: Server, segment: Segment) -> Segment:
+        """The newest archived segment, to be received once more where it can be: it is compared with what is archived.
+
+        So a server that writes other log under the same names is found out, and not taken for the continuation.
+        """
+        assert self._shipper is not None
+        if segment.start > server.facts.lsn:
+            raise SourceError(
+                "SERVER_BEHIND_ARCHIVE",
+                f"The archive has the log up to {segment.start}, the server only up to {server.facts.lsn}.",
+                "A standby that lags catches up by itself. A primary that lost its newest log must not go on as it is:"
+                " recover it from the archive, so that it gets a timeline of its own.",
+            )
+        before = server.line.segment(max(0, segment.number - 1))
+        return before if before in self._shipper.archived and can_send(self._target, before) else segment
 
     def _tick(self) -> None:
         """One look at everything that goes on besides pg_receivewal."""
