@@ -89,6 +89,7 @@ def _transfers(folder: Path, server: S3Server, megabytes: int, rounds: int) -> d
     best = dict.fromkeys(ways, 0.0)
     for number in range(rounds):
         for name, way in ways.items():
+            back.unlink(missing_ok=True)  # a fetch writes new files; to free an old one is nobody's work here
             started = time.monotonic()
             way(number)
             best[name] = max(best[name], size / 1e6 / (time.monotonic() - started))

@@ -70,7 +70,8 @@ class S3Store:
 
     def open(self, key: str) -> BinaryIO:
         place = self._place(key)
-        return BufferedReader(Download(place, self._threads, lambda: self._translated(key)), buffer_size=1 << 20)
+        # A small buffer: what is larger goes by it, from the range straight to where it is wanted.
+        return BufferedReader(Download(place, self._threads, lambda: self._translated(key)), buffer_size=1 << 16)
 
     def exists(self, key: str) -> bool:
         try:

@@ -23,8 +23,10 @@ from gs_backup_assets.vault.store import Source
 # Bytes on their way for one object, in at most so many parts; with what is being read they bound the memory.
 _BYTES_IN_FLIGHT = 64 << 20
 _IN_FLIGHT = 4
-_READ_AHEAD = 4
-_RANGE = 8 << 20
+# Every request costs both sides some milliseconds of work: fewer and larger ones. A multiple of the parts of an upload.
+_READ_AHEAD = 3
+_RANGE = 16 << 20
+_AT_ONCE = 1 << 20
 _PAST_THE_END = "InvalidRange"
 
 
@@ -165,14 +167,19 @@ def _completed_by_another(place: Place) -> StoreError:
 
 
 class Download(RawIOBase):
-    """An object's bytes in their order, with the next ranges already on their way."""
+    """An object's bytes in their order, with the next ranges already on their way.
+
+    The ranges are read into a few buffers that are used again and again: to touch fresh memory for every range costs
+    about as much as to decrypt it.
+    """
 
     def __init__(self, place: Place, pool: Executor, translate: Any) -> None:
         super().__init__()
         self._place = place
         self._pool = pool
         self._translate = translate
-        self._ahead: deque[Future[bytes]] = deque()
+        self._ahead: deque[Future[memoryview]] = deque()
+        self._free: list[memoryview] = []
         with translate():
             self._current, self._size, self._etag = _first_range(place)
         self._position = 0
@@ -187,10 +194,12 @@ class Download(RawIOBase):
             if not self._ahead:
                 return 0
             with self._translate():
-                self._current = self._ahead.popleft().result()
-            self._position = 0
+                following = self._ahead[0].result()  # it stays there when it failed: nothing is ever left out
+            self._ahead.popleft()
+            self._free.append(self._current)
+            self._current, self._position = following, 0
             self._fill()
-        piece = memoryview(self._current)[self._position : self._position + len(buffer)]  # no copy before the last
+        piece = self._current[self._position : self._position + len(buffer)]  # no copy before the last
         buffer[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)
@@ -203,20 +212,21 @@ class Download(RawIOBase):
 
     def _fill(self) -> None:
         while self._next < self._size and len(self._ahead) < _READ_AHEAD:
-            end = min(self._next + _RANGE, self._size)
-            self._ahead.append(self._pool.submit(_read_range, self._place, self._next, end, self._etag))
-            self._next = end
+            wanted = min(_RANGE, self._size - self._next)
+            into = self._free.pop()[:wanted] if self._free else memoryview(bytearray(wanted))
+            self._ahead.append(self._pool.submit(_read_range, self._place, self._next, into, self._etag))
+            self._next += len(into)
 
 
-def _first_range(place: Place) -> tuple[bytes, int, str]:
+def _first_range(place: Place) -> tuple[memoryview, int, str]:
     """The beginning of an object, its size and its tag."""
     from botocore.exceptions import ClientError
 
-    def read() -> tuple[bytes, int, str]:
+    def read() -> tuple[memoryview, int, str]:
         answer = place.client.get_object(**place.names, Range=f"bytes=0-{_RANGE - 1}")
         whole = answer.get("ContentRange")
         size = int(whole.rpartition("/")[2]) if whole else int(answer["ContentLength"])
-        return _body(answer), size, answer["ETag"]
+        return _body(answer, memoryview(bytearray(int(answer["ContentLength"])))), size, answer["ETag"]
 
     try:
         return again(place, read)
@@ -224,15 +234,17 @@ def _first_range(place: Place) -> tuple[bytes, int, str]:
         if code_of(error) != _PAST_THE_END and code_of(error) != "416":
             raise
         head(place)
-    return b"", 0, ""
+    return memoryview(bytearray()), 0, ""
 
 
-def _read_range(place: Place, start: int, end: int, etag: str) -> bytes:
-    """One range of an object that must still be the one whose reading was begun."""
+def _read_range(place: Place, start: int, into: memoryview, etag: str) -> memoryview:
+    """Fill `into` from one range of an object that must still be the one whose reading was begun."""
     from botocore.exceptions import ClientError
 
-    def read() -> bytes:
-        return _body(place.client.get_object(**place.names, Range=f"bytes={start}-{end - 1}", IfMatch=etag))
+    end = start + len(into)
+
+    def read() -> memoryview:
+        return _body(place.client.get_object(**place.names, Range=f"bytes={start}-{end - 1}", IfMatch=etag), into)
 
     try:
         return again(place, read)
@@ -246,14 +258,18 @@ def _read_range(place: Place, start: int, end: int, etag: str) -> bytes:
         ) from error
 
 
-def _body(answer: Any) -> bytes:
-    """The bytes of an answer, as many as it said there would be. An end that is late is one that came too early."""
-    from botocore.exceptions import ReadTimeoutError, ResponseStreamingError
+def _body(answer: Any, into: memoryview) -> memoryview:
+    """Fill `into` with the bytes of an answer. An end that is late is one that came too early."""
+    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
     try:
         # Not as a context manager: that would hand out urllib3's own stream, whose errors botocore does not translate.
         with closing(answer["Body"]) as body:
-            data: bytes = body.read()
-            return data
+            filled = 0
+            while filled < len(into):
+                if not (size := body.readinto(into[filled : filled + _AT_ONCE])):
+                    raise IncompleteReadError(actual_bytes=filled, expected_bytes=len(into))
+                filled += size
+            return into
     except ReadTimeoutError as error:
         raise ResponseStreamingError(error=error) from error

@@ -7,7 +7,7 @@ import pytest
 from gs_backup_assets.vault.s3 import S3Store
 from gs_backup_assets_tests.faults import Proxy
 from gs_backup_assets_tests.s3_server import S3Server
-from gs_backup_assets_tests.vault.s3_parts import hasty_store, put
+from gs_backup_assets_tests.vault.s3_parts import LONG, hasty_store, put
 
 
 @pytest.fixture
@@ -21,13 +21,13 @@ def store(s3_server: S3Server, bucket: str, proxy: Proxy) -> S3Store:
 @pytest.fixture(scope="module")
 def bucket_with_an_object(s3_server: S3Server) -> str:
     bucket = s3_server.bucket()
-    put(s3_server.store(bucket))
+    put(s3_server.store(bucket), LONG)
     return bucket
 
 
 @pytest.fixture
 def there(s3_server: S3Server, bucket_with_an_object: str, proxy: Proxy) -> S3Store:
-    """As `store`, with the object in it; for those who only read."""
+    """As `store`, with an object of several ranges in it; for those who only read."""
     store = s3_server.store(bucket_with_an_object, endpoint=proxy.endpoint)
     store.pauses = (0.05, 0.05, 0.05)
     return store

@@ -24,6 +24,9 @@ PART = 8 << 20
 PARTS = 3
 KEY = "shop/dump/1.dat"
 DATA = random.Random(2).randbytes((PARTS - 1) * PART + 5)
+# What is read back in several ranges.
+RANGES = 3
+LONG = random.Random(3).randbytes((RANGES - 1) * (16 << 20) + 5)
 SMALL = DATA[:100_000]
 
 

@@ -16,7 +16,7 @@ import pytest
 from gs_backup_assets_tests.faults import Break, Proxy
 from gs_backup_assets_tests.processes import wait_until
 from gs_backup_assets_tests.s3_server import S3Server
-from gs_backup_assets_tests.vault.s3_parts import DATA
+from gs_backup_assets_tests.vault.s3_parts import LONG
 
 STALLED = """
 import sys
@@ -48,7 +48,7 @@ else:
 def test_nobody_who_is_interrupted_waits_for_a_server_that_stalls(
     s3_server: S3Server, bucket: str, proxy: Proxy
 ) -> None:
-    s3_server.store(bucket).put(BytesIO(DATA), "shop/reading/1", size=len(DATA))
+    s3_server.store(bucket).put(BytesIO(LONG), "shop/reading/1", size=len(LONG))
     proxy.on("PUT", "", Break("stall", "request"), times=None)
     proxy.on("GET", "shop/reading/1", Break("stall", "response", 1), skip=1, times=None)
     kinds = {"one part": ("PUT", 1), "parts": ("PUT", 3), "crew": ("PUT", 6), "reading": ("GET", 3)}
