@@ -1,11 +1,13 @@
 """The assets of the proof: the verified restore and the integrity report, made in one step."""
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from gs_backup_assets.alerts.heartbeat import beat_after_proof
 from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, author, check_result, failure, from_check, step
 from gs_backup_assets.assets.logical import backup_of_partition, checksum_key
@@ -104,6 +106,9 @@ def build_proof(
         if proved.not_logged is not None:
             context.log.warning(f"The audit log could not be written. {proved.not_logged}")
         record = proved.record
+        silence = beat_after_proof(settings, record, datetime.now(timezone.utc), on_record=proved.on_record)
+        if silence is not None:
+            context.log.warning(str(silence))
         for check in record.checks:
             if check.name != "foreign_keys_hold":
                 yield from_check(restored, check, blocking=check.name in DECISIVE_CHECKS)

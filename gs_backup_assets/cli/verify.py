@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from gs_backup_assets.cli.common import (
@@ -33,7 +34,9 @@ def verify(  # noqa: PLR0917 - Typer makes its options of them
 ) -> None:
     """Fetch a backup, restore it on a server of its own, and compare it with its manifest. Needs no source database."""
     from dataclasses import replace
+    from datetime import datetime, timezone
 
+    from gs_backup_assets.alerts.heartbeat import beat_after_proof
     from gs_backup_assets.catalogue.audit import Author
     from gs_backup_assets.recovery.proving import prove_and_record
     from gs_backup_assets.vault.opening import open_vault
@@ -44,6 +47,7 @@ def verify(  # noqa: PLR0917 - Typer makes its options of them
     entry = find_backup(vault, which, settings.name, backup)
     proved = prove_and_record(settings, vault, entry, terminal_progress(), by=Author.here("verify"), which=which)
     proven = replace(entry, proof=proved.record)
+    silence = beat_after_proof(settings, proved.record, datetime.now(timezone.utc), on_record=proved.on_record)
 
     def show(console: Console) -> None:
         from rich.markup import escape
@@ -55,5 +59,7 @@ def verify(  # noqa: PLR0917 - Typer makes its options of them
             console.print(f"[yellow]![/] The audit log could not be written: {escape(str(proved.not_logged))}")
         console.print(f"\nReport: {proved.report_path}")
 
+    if silence is not None:
+        sys.stderr.write(f"{silence}\n")
     emit({**entry_document(proven, detailed=True), "report": str(proved.report_path)}, json, show)
     finish(proved.record.exit_status)

@@ -23,13 +23,14 @@ from gs_backup_assets.vault.opening import Vault, Which
 
 @dataclass(frozen=True)
 class Proved:
-    """A proof that is on record, and where its report and its Data Docs can be read."""
+    """A proof, and where its report and its Data Docs can be read; `on_record` is whether any store has kept it."""
 
     record: ProofRecord
     report_path: Path
     docs_path: Path
     not_kept: tuple[StoreError, ...]
     not_logged: StoreError | None
+    on_record: bool
 
 
 def prove_and_record(
@@ -61,7 +62,7 @@ def prove_and_record(
         record = prove(settings, vault.store(which), entry, progress, which=which, server=server, docs=aside)
         _require_fetched(record, entry)
         html = render(record, entry.manifest)
-        not_kept = _keep(vault, settings.name, record, html)
+        on_record, not_kept = _keep(vault, settings.name, record, html)
     not_logged = note(
         vault.primary,
         settings.name,
@@ -78,7 +79,7 @@ def prove_and_record(
     new = folder / "report.html.new"
     new.write_bytes(html)
     new.rename(report)
-    return Proved(record, report, docs, not_kept, not_logged)
+    return Proved(record, report, docs, not_kept, not_logged, on_record)
 
 
 def _require_fetched(record: ProofRecord, entry: Entry) -> None:
@@ -89,8 +90,8 @@ def _require_fetched(record: ProofRecord, entry: Entry) -> None:
         raise NotVerifiable(finding.code, finding.message, finding.hint)
 
 
-def _keep(vault: Vault, database: str, record: ProofRecord, html: bytes) -> tuple[StoreError, ...]:
-    """Store a proof wherever its backup is; returns the refusals."""
+def _keep(vault: Vault, database: str, record: ProofRecord, html: bytes) -> tuple[bool, tuple[StoreError, ...]]:
+    """Store a proof wherever its backup is; returns whether any store has kept it, and the refusals."""
     refusals: list[StoreError] = []
     kept = False
     folder = backup_folder(record.database, record.partition, record.backup_id)
@@ -104,4 +105,4 @@ def _keep(vault: Vault, database: str, record: ProofRecord, html: bytes) -> tupl
     failures = [refusal for refusal in refusals if refusal.code != "STORE_ACCESS_DENIED"]
     if not kept and failures:
         raise failures[0]
-    return tuple(refusals)
+    return kept, tuple(refusals)

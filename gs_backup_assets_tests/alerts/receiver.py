@@ -12,7 +12,8 @@ Behaviour = Literal["accept", "refuse", "delay", "drip", "redirect", "hang_up"]
 
 
 class Receiver:
-    """Receives posts while it is entered; `behaviour` may be changed at any time. `received` holds what it accepted."""
+    """Receives while it is entered; `behaviour` may be changed at any time. `received` holds the posts it accepted,
+    `visits` counts what it was asked for without a post."""
 
     def __init__(self, behaviour: Behaviour = "accept") -> None:
         self.behaviour: Behaviour = behaviour
@@ -53,7 +54,17 @@ class Receiver:
             def do_POST(self) -> None:
                 receiver.attempts += 1
                 receiver.paths.append(self.path)
-                post = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self._behave(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+            def do_GET(self) -> None:
+                receiver.visits += 1
+                receiver.paths.append(self.path)
+                if self.path == "/login":  # a page for people, whatever the others do
+                    self._answer(200)
+                else:
+                    self._behave(None)
+
+            def _behave(self, post: dict[str, Any] | None) -> None:
                 behaviour = receiver.behaviour
                 if behaviour == "hang_up":
                     self.close_connection = True
@@ -67,12 +78,9 @@ class Receiver:
                 elif behaviour == "refuse":
                     self._answer(500)
                 else:
-                    receiver.received.append(post)
+                    if post is not None:
+                        receiver.received.append(post)
                     self._answer(200)
-
-            def do_GET(self) -> None:
-                receiver.visits += 1
-                self._answer(200)
 
             def finish(self) -> None:
                 with suppress(OSError, ValueError):
