@@ -105,16 +105,15 @@ class RecoveringServer:
     socket: Path
     started: float
 
-    def wait_until(self, done: Callable[[], object], look: Callable[[], None]) -> None:
-        """Wait until `done` says something true; `look` is called often and may raise.
+    def wait_until(self, done: Callable[[], object], tell: Callable[[], None]) -> None:
+        """Wait until `done` says something true; `tell` is called often meanwhile.
 
         Raises what `RecoveryLog.why_it_ended` gives when the server ends before.
         """
         while not done():
-            look()
+            tell()
             if not self.program.running:
                 self.program.stop()  # its last words are read then
-                look()
                 raise self.log.why_it_ended()
             time.sleep(_POLL_SECONDS)
 

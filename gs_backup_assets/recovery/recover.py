@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.errors import ProofFailed
+from gs_backup_assets.errors import BackupError, ProofFailed
 from gs_backup_assets.postgres.connection import Connection, Target, connect, query
 from gs_backup_assets.postgres.recovery_log import RecoveryLog
 from gs_backup_assets.postgres.recovery_server import RecoveringServer, recovering_server, require_closed
@@ -147,7 +147,9 @@ def _running(
     archive = open_archive(settings, store, plan.system_identifier, segment_bytes=plan.base.wal_segment_bytes)
     with (
         workspace("wal", parent=into, owner=account) as folder,
-        Prefetcher(archive, plan.segments, plan.histories, folder, account) as prefetcher,
+        Prefetcher(
+            archive, plan.segments, plan.histories, folder, account, has_target=not plan.to_the_end
+        ) as prefetcher,
         recovering_server(
             unpacked.toolchain, unpacked.data, account, _restore(plan, prefetcher), durable=durable
         ) as server,
@@ -184,21 +186,18 @@ def _replay(server: RecoveringServer, prefetcher: Prefetcher, plan: RecoveryPlan
     log, size = server.log, plan.base.wal_segment_bytes
     total = len(plan.segments) * size
 
-    def look() -> None:
-        if prefetcher.error is not None:
-            raise prefetcher.error
+    def wait(done: Callable[[], object], tell: Callable[[], None] = lambda: None) -> None:
+        try:
+            server.wait_until(done, tell)
+        except BackupError as error:
+            raise prefetcher.error or error from None
 
     with progress.stage("start"):
-        server.wait_until(lambda: log.redo_started or log.ready, look)
+        wait(lambda: log.redo_started or log.ready)
     with progress.stage("replay") as stage:
-
-        def look_and_tell() -> None:
-            look()
-            stage.update(prefetcher.served * size, total)
-
-        server.wait_until(lambda: log.redo_ended or log.ready, look_and_tell)
+        wait(lambda: log.redo_ended or log.ready, lambda: stage.update(prefetcher.served * size, total))
     with progress.stage("promote"):
-        server.wait_until(lambda: log.ready, look)
+        wait(lambda: log.ready)
 
 
 def _achieved(connection: Connection) -> Achieved:

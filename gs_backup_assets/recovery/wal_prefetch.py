@@ -9,6 +9,8 @@ command is a shell script of a few lines. They meet in a private folder:
     ready/<file>      what is there, whole; a segment is moved away by the script, a history is copied
     failed            nothing more comes: the script ends with a status by which the server gives up (above 125), so
                       that trouble is not taken for the end of the log (PostgreSQL manual, "restore_command")
+    ended             the same for a server that looks for a target: to it, the log ends there. It gives up by itself
+                      when it has not reached the target, and goes its way when it had only read ahead
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ take "$1" "$2"
 trap 'rm -f "$folder/asked/$1"' EXIT
 while [ -d "$folder/ready" ] && [ ! -e "$folder/failed" ]; do
     take "$1" "$2"
+    [ -e "$folder/ended" ] && exit 1
     sleep 0.01
 done
 exit 200
@@ -57,7 +60,8 @@ class Prefetcher:
     """Serves archived segments and histories to one server; a context manager.
 
     `folder` is private, on the disk of the data directory, and may be entered by `account`. What went wrong is in
-    `error`. The server may ask for a file more than once, and for the one before: all are read again then.
+    `error`. The server may ask for a file more than once, and for the one before: all are read again then. With
+    `has_target` the server looks for a target, and trouble that it meets behind it does no harm.
     """
 
     def __init__(
@@ -67,12 +71,15 @@ class Prefetcher:
         histories: Sequence[int],
         folder: Path,
         account: Account,
+        *,
+        has_target: bool,
     ) -> None:
         self._archive = archive
         self._segments = segments
         self._histories = histories
         self._folder = folder
         self._account = account
+        self._trouble = folder / ("ended" if has_target else "failed")
         self._places = {archived.segment.name: place for place, archived in enumerate(segments)}
         self._ahead = max(2, _AHEAD_BYTES // archive.segment_bytes)
         self._coming: dict[int, Future[None]] = {}
@@ -174,4 +181,4 @@ class Prefetcher:
 
     def _fail(self, error: BackupError) -> None:
         self.error = error
-        (self._folder / "failed").touch()
+        self._trouble.touch()

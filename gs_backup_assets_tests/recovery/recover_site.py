@@ -107,7 +107,8 @@ def site(
     folder: Path, major: int = 17, *, settings: Mapping[str, str] | None = None, **overrides: Any
 ) -> Iterator[Site]:
     """A new server with a table `t`, and an empty store."""
-    with production(major, settings=settings, segment_megabytes=1) as server:
+    kept = {"wal_keep_size": "256MB", **(settings or {})}  # the tests bring the log when they like
+    with production(major, settings=kept, segment_megabytes=1) as server:
         own = settings_in(folder, **overrides)
         server.sql("CREATE TABLE t (id int PRIMARY KEY, at timestamptz DEFAULT clock_timestamp())")
         yield Site(server, own, open_vault(own), folder)
