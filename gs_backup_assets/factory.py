@@ -11,12 +11,11 @@ from gs_backup_assets.assets.costs import build_cost_report
 from gs_backup_assets.assets.disaster import build_disaster_job
 from gs_backup_assets.assets.logical import build_backup_checksum, build_logical_backup, build_source
 from gs_backup_assets.assets.offsite import build_offsite_copy
-from gs_backup_assets.assets.physical import build_base_backup
 from gs_backup_assets.assets.policy import build_retention
 from gs_backup_assets.assets.proof import build_proof
 from gs_backup_assets.assets.replicas import build_replica_sensor, build_replica_status
-from gs_backup_assets.assets.wal import build_wal_archive, build_wal_sensor
 from gs_backup_assets.config import BackupConfig
+from gs_backup_assets.factory_physical import build_physical
 from gs_backup_assets.recovery.base_backup import first_week
 from gs_backup_assets.resources import VaultResource
 from gs_backup_assets.schedules import (
@@ -27,7 +26,6 @@ from gs_backup_assets.schedules import (
     build_read_back_job,
     build_read_back_schedule,
 )
-from gs_backup_assets.schedules_physical import build_base_backup_job, build_base_backup_schedules
 from gs_backup_assets.sensors import build_sensors
 
 # Steps cross a network to the source and the store: errors that may pass by themselves are tried again.
@@ -71,15 +69,11 @@ def build_definitions(
             costs = build_cost_report(settings, months, listener, retry)
             cost_job = build_cost_job(settings, months, costs)
             assets += [build_source(settings), *chain, costs]
-            if settings.physical is not None:
-                base_backup = build_base_backup(settings, weeks, listener, retry)
-                base_job = build_base_backup_job(settings, weeks, base_backup)
-                assets.append(base_backup)
-                jobs.append(base_job)
-                schedules += build_base_backup_schedules(settings, settings.physical, base_job, base_backup)
-            if settings.wal is not None:
-                assets.append(build_wal_archive(settings, days, listener))
-                reporters.append(build_wal_sensor(settings))
+            part = build_physical(settings, days, weeks, listener, retry)
+            assets += part.assets
+            jobs += part.jobs
+            schedules += part.schedules
+            reporters += part.sensors
             if settings.replicas:
                 assets.append(build_replica_status(settings, listener))
                 reporters.append(build_replica_sensor(settings))

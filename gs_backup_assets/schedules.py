@@ -11,6 +11,7 @@ from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.recovery.costing import month_of, require_this_month
 from gs_backup_assets.recovery.offsite import due_for_reading_back
 from gs_backup_assets.recovery.take import partition_of, require_today
+from gs_backup_assets.schedules_drills import drill_job_name
 from gs_backup_assets.schedules_physical import base_backup_job_name
 from gs_backup_assets.vault.opening import open_store
 
@@ -153,7 +154,7 @@ def disaster_job_name(database: str) -> str:
 
 
 # Whose failures are told.
-JOB_NAMES = (daily_job_name, read_back_job_name, cost_job_name, base_backup_job_name, disaster_job_name)
+JOB_NAMES = (daily_job_name, read_back_job_name, cost_job_name, base_backup_job_name, disaster_job_name, drill_job_name)
 
 
 def plan_run(settings: DatabaseSettings, scheduled: datetime, now: datetime) -> dg.RunRequest | dg.SkipReason:

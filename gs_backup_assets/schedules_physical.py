@@ -21,17 +21,17 @@ def base_backup_job_name(database: str) -> str:
 
 
 def build_base_backup_job(
-    settings: DatabaseSettings, weeks: dg.WeeklyPartitionsDefinition, asset: dg.AssetsDefinition
+    settings: DatabaseSettings, weeks: dg.WeeklyPartitionsDefinition, *assets: dg.AssetsDefinition
 ) -> "UnresolvedAssetJobDefinition":
-    """Takes a base backup for this week."""
+    """Takes a base backup for this week, and proves it."""
     return dg.define_asset_job(
         base_backup_job_name(settings.name),
-        selection=dg.AssetSelection.assets(asset),
+        selection=dg.AssetSelection.assets(*assets),
         partitions_def=weeks,
         executor_def=dg.in_process_executor,
         description=(
-            f"Takes a base backup of the cluster of {settings.name}, reads it back and copies it off-site. Runs for "
-            "this week only. It adds to the newest chain where that is possible, unless its config says `full`."
+            f"Takes a base backup of the cluster of {settings.name}, reads it back, copies it off-site, proves it. "
+            "For this week only. It adds to the newest chain where that is possible, unless its config says `full`."
         ),
         tags={"gs_backup/database": settings.name},
     )

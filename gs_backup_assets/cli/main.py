@@ -35,6 +35,7 @@ def _register() -> None:
         demo,
         disaster_recover,
         doctor,
+        drill,
         hold,
         init,
         keys,
@@ -43,6 +44,7 @@ def _register() -> None:
         recover,
         replica,
         restore,
+        restore_point,
         run,
         selftest,
         status,
@@ -72,6 +74,8 @@ def _register() -> None:
     app.command("restore")(restore.restore)
     app.command("disaster-recover")(disaster_recover.disaster_recover)
     app.command("recover")(recover.recover)
+    app.command("drill")(drill.drill)
+    app.command("restore-point")(restore_point.restore_point)
     app.command("coverage")(coverage.coverage)
     app.command("status")(status.status)
     app.command("watch")(watch.watch)
