@@ -9,8 +9,8 @@ import dagster as dg
 from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, author, failure, from_check, step
 from gs_backup_assets.catalogue.audit import Author, failure_noted, note
-from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
-from gs_backup_assets.catalogue.manifest import Manifest
+from gs_backup_assets.catalogue.catalogue import Catalogue, Entry, catalogue_of
+from gs_backup_assets.catalogue.manifest import KINDS, Manifest
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError, ProofFailed, StoreError
@@ -137,8 +137,9 @@ def build_logical_backup(
 
 def sweep_attempts(store: Store, database: str) -> tuple[list[str], StoreError | None]:
     """Remove unfinished attempts. The backup is there already: a role that may not delete is no reason to fail."""
+    now = datetime.now(timezone.utc)
     try:
-        return Catalogue(store, database).sweep(datetime.now(timezone.utc)), None
+        return [folder for kind in KINDS for folder in catalogue_of(store, database, kind).sweep(now)], None
     except StoreError as error:
         return [], error
 

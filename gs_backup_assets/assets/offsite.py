@@ -12,9 +12,10 @@ from gs_backup_assets.catalogue.catalogue import catalogue_of
 from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ProofFailed
-from gs_backup_assets.recovery.copying import copy_and_compare
+from gs_backup_assets.recovery.copying import copy_and_compare, copy_log
 from gs_backup_assets.recovery.offsite import AUDIT_CHECK, mirror_beside, mirror_log, uncopied
 from gs_backup_assets.recovery.offsite_check import CHECK, read_back_copies
+from gs_backup_assets.recovery.offsite_wal import CHECK as WAL_CHECK
 from gs_backup_assets.resources import VaultResource
 from gs_backup_assets.vault.opening import Vault
 
@@ -66,11 +67,13 @@ def build_offsite_copy(
                 partitions_def=days,
                 description="The audit log goes on from its copy off-site: nobody changed what was copied before.",
             ),
+            *([_wal_check(key, days)] if settings.wal is not None else []),
         ],
         description=(
             "The day's newest backup in the **off-site store**: what is missing there is brought, the manifest last, "
             "each part checked by the server; then the copy is compared. Broken off, it goes on where it was. Up to "
-            "three older backups that have no copy are brought as well. "
+            "three older backups that have no copy are brought as well, base backups too, and all write-ahead log that "
+            "is missing there. "
             "`verified_restore` proves this copy: it is the one that one would use. It fails when the store cannot be "
             "reached or refuses, when the primary copy is damaged, or when the copy is not what the manifest says."
         ),
@@ -84,6 +87,19 @@ def build_offsite_copy(
             yield from _copy(context, settings, vault.open(settings), listener)
 
     return offsite_copy
+
+
+def _wal_check(key: dg.AssetKey, days: dg.DailyPartitionsDefinition) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        WAL_CHECK,
+        asset=key,
+        blocking=False,
+        partitions_def=days,
+        description=(
+            "All write-ahead log of the primary store is off-site as well; nothing there is another than here, and "
+            "nothing that is damaged here was brought."
+        ),
+    )
 
 
 def _copy(
@@ -103,6 +119,7 @@ def _copy(
                 caught_up += compared.status is Status.PASSED
             except ProofFailed as error:  # an old backup that is damaged is no reason to fail today's
                 context.log.warning(f"{summary.id} could not be copied. {error}")
+        log = copy_log(stores, settings.name, progress, by=author(context), told=context.log.warning)
         brought = mirror_beside(primary, offsite, settings.name)
         mirrored = mirror_log(primary, offsite, settings.name)
     _, unswept = sweep_attempts(offsite, settings.name)
@@ -110,6 +127,10 @@ def _copy(
         context.log.warning(f"Unfinished copies could not be swept: {unswept}")
     yield from _checked(key, result)
     yield from_check(key, mirrored, blocking=False)
+    if settings.wal is not None:
+        yield from_check(key, log.check, blocking=False)
+    for finding in log.findings:
+        context.log.warning(f"{finding.code}: {finding.message} {finding.hint}")
     left = len(waiting) - caught_up
     if left:
         context.log.warning(f"{left} older backups have no copy off-site; `gs-backup copy` brings all of them at once.")
@@ -124,6 +145,7 @@ def _copy(
             keys.COPIED_BYTES: copied.copied_bytes,
             keys.STORED_BYTES: entry.require_manifest().stored_bytes,
             keys.PROOFS_COPIED: brought,
+            keys.WAL_COPIED_BYTES: log.copied_bytes,
             keys.UNCOPIED_BACKUPS: left,
             keys.COPIED_MB_PER_SECOND: round(copied.copied_bytes / 1e6 / max(seconds, 1e-6), 1),
             **{keys.stage_seconds(name): round(s, 3) for name, s in progress.seconds.items()},

@@ -39,11 +39,11 @@ def copy(
     database: DatabaseOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Bring backups to the off-site store, the manifest last, and compare them there. Broken off, it goes on."""
+    """Bring backups and the write-ahead log to the off-site store, and compare them there. Broken off, it goes on."""
     from gs_backup_assets.catalogue.audit import Author
     from gs_backup_assets.catalogue.catalogue import all_summaries, catalogue_of, find_any
     from gs_backup_assets.config import load_config
-    from gs_backup_assets.recovery.copying import copy_and_compare
+    from gs_backup_assets.recovery.copying import copy_and_compare, copy_log
     from gs_backup_assets.recovery.offsite import Copied, mirror_beside, mirror_log, uncopied
     from gs_backup_assets.vault.opening import open_vault
 
@@ -83,17 +83,26 @@ def copy(
                 "findings": [finding.model_dump() for finding in check.findings],
             }
         )
+    wal = copy_log(vault, settings.name, progress, by=Author.here("copy"), told=_warn, read_back=read_back)
     beside = mirror_beside(primary, offsite, settings.name)
     log = mirror_log(primary, offsite, settings.name)
     document: dict[str, Any] = {
         "database": settings.name,
         "store": offsite.describe(),
         "backups": results,
+        "wal": {
+            "copied_objects": wal.brought,
+            "copied_bytes": wal.copied_bytes,
+            "segments": wal.segments,
+            "status": wal.check.status.value,
+            "summary": wal.check.summary,
+            "findings": [finding.model_dump() for finding in wal.findings],
+        },
         "proofs_copied": beside,
         "audit_log": {"status": log.status.value, "summary": log.summary},
     }
     emit(document, json, lambda console: _show(console, document))
-    good = all(result["status"] == "passed" for result in (*results, document["audit_log"]))
+    good = all(result["status"] == "passed" for result in (*results, document["wal"], document["audit_log"]))
     finish(ExitStatus.GOOD if good else ExitStatus.FAILED)
 
 
@@ -113,6 +122,11 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    wal = document["wal"]
+    if wal["segments"] or wal["findings"]:
+        sign = "[green]✔[/]" if wal["status"] == "passed" else "[red]✘[/]"
+        console.print(f"{sign} write-ahead log: {escape(wal['summary'])}")
+        _show_findings(console, wal["findings"])
     if document["audit_log"]["status"] != "passed":
         console.print(f"[red]✘[/] {escape(document['audit_log']['summary'])}")
     if not document["backups"]:
@@ -126,5 +140,11 @@ def _show(console: Console, document: dict[str, Any]) -> None:
         table.add_row(result["id"], brought, there, f"{sign} {escape(result['summary'])}")
     console.print(table)
     for result in document["backups"]:
-        for finding in result["findings"][:10]:
-            console.print(f"  [bold]{finding['code']}[/] {escape(finding['message'])} {escape(finding['hint'])}")
+        _show_findings(console, result["findings"])
+
+
+def _show_findings(console: Console, findings: list[dict[str, Any]]) -> None:
+    from rich.markup import escape
+
+    for finding in findings[:10]:
+        console.print(f"  [bold]{finding['code']}[/] {escape(finding['message'])} {escape(finding['hint'])}")

@@ -1,8 +1,9 @@
-"""Copies a backup off-site, compares the copy, and puts both on record."""
+"""Copies a backup, or the write-ahead log, off-site, compares the copy, and puts both on record."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from gs_backup_assets.catalogue.audit import Author, ids_of, note
 from gs_backup_assets.catalogue.catalogue import AnyEntry
@@ -10,6 +11,7 @@ from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.offsite import Copied, copy_backup, uncopied_bases
 from gs_backup_assets.recovery.offsite_check import compare_copy
+from gs_backup_assets.recovery.offsite_wal import MirroredWal, compare_wal, mirror_wal
 from gs_backup_assets.vault.opening import Vault
 
 
@@ -60,3 +62,39 @@ def _copy(
     if refusal is not None:
         told(f"The audit log could not be written. {refusal}")
     return copied, compared
+
+
+def copy_log(
+    vault: Vault,
+    database: str,
+    progress: Progress,
+    *,
+    by: Author,
+    told: Callable[[str], None],
+    read_back: bool = False,
+) -> MirroredWal:
+    """Bring what is missing of the write-ahead log to the off-site store; errors as for `mirror_wal`.
+
+    With `read_back` everything that both stores have is compared as well, not what is brought alone. What was brought
+    is on record; a log that could not be written is `told`.
+    """
+    offsite = vault.store("offsite")
+    mirrored = mirror_wal(vault.primary, offsite, database, progress)
+    if read_back:
+        with progress.stage("compare wal") as stage:
+            differing = compare_wal(vault.primary, offsite, database, stage)
+        mirrored = replace(mirrored, findings=tuple(dict.fromkeys([*mirrored.findings, *differing])))
+    if mirrored.brought or mirrored.findings:
+        refusal = note(
+            vault.primary,
+            database,
+            by,
+            "copy",
+            ids={"kind": "wal"},
+            result=mirrored.check.status.value,
+            details={"objects": mirrored.brought, "copied_bytes": mirrored.copied_bytes},
+            otherwise=offsite,
+        )
+        if refusal is not None:
+            told(f"The audit log could not be written. {refusal}")
+    return mirrored

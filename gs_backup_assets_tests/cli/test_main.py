@@ -130,7 +130,8 @@ def test_an_empty_store_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "backup.yaml").write_text("databases: {shop: {url_env: NO_SUCH_URL}}\n")
     result = call("list", "--json", cwd=tmp_path)
     assert result.returncode == 0
-    assert json.loads(result.stdout) == {"database": "shop", "store": str(tmp_path / "backups"), "backups": []}
+    wanted = {"database": "shop", "store": str(tmp_path / "backups"), "backups": [], "base_backups": []}
+    assert json.loads(result.stdout) == wanted
 
 
 # A verb that does as it is told, in place of `list`.
