@@ -14,14 +14,10 @@ from gs_backup_assets.recovery.take import partition_of, require_today
 from gs_backup_assets.schedules_drills import drill_job_name
 from gs_backup_assets.schedules_physical import base_backup_job_name
 from gs_backup_assets.vault.opening import open_store
+from gs_backup_assets.words import daily_job_name
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
-
-def daily_job_name(database: str) -> str:
-    """`<database>_daily_backup`."""
-    return f"{database}_daily_backup"
 
 
 def build_daily_job(

@@ -47,6 +47,7 @@ def _register() -> None:
         restore_point,
         run,
         selftest,
+        serve,
         status,
         toolchain,
         verify,
@@ -79,6 +80,7 @@ def _register() -> None:
     app.command("coverage")(coverage.coverage)
     app.command("status")(status.status)
     app.command("watch")(watch.watch)
+    app.command("serve")(serve.serve)
     app.command("cost")(cost.cost)
     app.command("selftest")(selftest.selftest)
 

@@ -116,7 +116,7 @@ def run_daily_job(config: BackupConfig, settings: DatabaseSettings, partition: s
 
 def _execute(config: BackupConfig, settings: DatabaseSettings, day: str) -> BackupError | None:
     from gs_backup_assets.factory import build_definitions
-    from gs_backup_assets.schedules import daily_job_name
+    from gs_backup_assets.words import daily_job_name
 
     listener = TerminalListener()
     # One try: a person is watching, and decides.
