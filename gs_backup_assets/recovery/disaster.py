@@ -15,7 +15,15 @@ from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.disaster_choice import choose, require_source_gone
 from gs_backup_assets.recovery.disaster_report import DisasterReport, make_report, write_report
 from gs_backup_assets.recovery.disaster_state import DisasterState, LogLine, StateFile, StepRecord
-from gs_backup_assets.recovery.disaster_steps import RECOVER, RESTORE, Work, do_step, step_names, target_folder
+from gs_backup_assets.recovery.disaster_steps import (
+    RECOVER,
+    RESTORE,
+    Work,
+    do_step,
+    require_place,
+    step_names,
+    target_folder,
+)
 from gs_backup_assets.vault.opening import Vault, Which
 
 # What says that this way back is no good; another one may be.
@@ -174,6 +182,8 @@ class _Run:
     def _do(self, name: str) -> None:
         self._step = name
         again = self._state.begun == name
+        if not again:
+            require_place(name, self._work)
         self._tell("goes on" if again else "begins")
         self._update(begun=name)
         started = time.monotonic()

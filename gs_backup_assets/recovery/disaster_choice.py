@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.drills import read_drills
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.config_sections import DisasterRecovery
@@ -17,6 +18,7 @@ from gs_backup_assets.recovery.recover_plan import RecoveryPlan, plan_recovery
 from gs_backup_assets.vault.opening import Vault, Which
 
 LATEST = RecoveryTarget()
+_DRILLS = 5
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,15 @@ def require_source_gone(settings: DatabaseSettings) -> str:
         return f"{settings.url_env} is not set: nobody asked whether the database is really gone"
     try:
         with connect(target):
-            pass
-    except SourceError:
-        return f"{target.redacted()} does not answer"
+            words = "it answers"
+    except SourceError as error:
+        # A server that refuses us is there; one that says that there is no such database has lost it.
+        if "FATAL" not in error.message or "does not exist" in error.message:
+            return f"the source is gone: {error.message}"
+        words = f"its server answers, and refuses us ({error.message})"
     raise ProofFailed(
         "SOURCE_ALIVE",
-        f"{target.redacted()} answers: it is not lost.",
+        f"{target.redacted()} is not lost: {words}.",
         "Two databases would go on side by side. If that is meant, or the address leads elsewhere now: --force.",
     )
 
@@ -148,6 +153,9 @@ def _dump(settings: DatabaseSettings, vault: Vault, which: Which) -> _Found:
 
 
 def _drilled(settings: DatabaseSettings, vault: Vault, which: Which) -> tuple[float | None, str]:
-    """What the last drill took; replaced by the drills' records."""
-    del settings, vault, which
-    return None, "no drill says"
+    """How long the newest drill took that brought a server up, and which one it was."""
+    drills = read_drills(vault.store(which), settings.name, newest=_DRILLS)
+    timed = [drill for drill in drills if drill.rto_seconds is not None]
+    if not timed:
+        return None, "no drill says; `gs-backup drill` makes one"
+    return timed[-1].rto_seconds, f"the drill of {timed[-1].finished_at:%Y-%m-%d}"

@@ -12,9 +12,10 @@ from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.objectives import CRITICAL_CLASS, class_of
 from gs_backup_assets.catalogue.verdict import CheckResult, Verdict
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.errors import ConfigError, ProofFailed
-from gs_backup_assets.postgres.connection import Target, target_from_environment, target_from_url
+from gs_backup_assets.errors import ConfigError, ProofFailed, SourceError
+from gs_backup_assets.postgres.connection import Target, connect, target_from_environment, target_from_url
 from gs_backup_assets.postgres.pg_ctl import is_running, start_server
+from gs_backup_assets.postgres.recovery_server import control_data
 from gs_backup_assets.postgres.release import Release
 from gs_backup_assets.postgres.standby_files import quoted
 from gs_backup_assets.postgres.toolchain import Toolchain, choose_own_major, reachable
@@ -26,6 +27,7 @@ from gs_backup_assets.recovery.disaster_state import Candidate, DisasterState
 from gs_backup_assets.recovery.health import wait_until_healthy
 from gs_backup_assets.recovery.private_server import private_server
 from gs_backup_assets.recovery.recover import recover_into
+from gs_backup_assets.recovery.recover_folder import MARK
 from gs_backup_assets.recovery.restore import restore_backup
 from gs_backup_assets.system.account import current_account, server_account
 from gs_backup_assets.vault.opening import Vault
@@ -72,11 +74,39 @@ def step_names(settings: DatabaseSettings, candidate: Candidate) -> tuple[str, .
     return (*first, *hooks, *((HEALTH,) if section.health is not None else ()))
 
 
+def require_place(name: str, work: Work) -> None:
+    """Before a step is begun: nothing is where its result will be. What is there later is ours.
+
+    Raises ConfigError: `INTO_NOT_EMPTY`, `DATABASE_EXISTS`.
+    """
+    if name == RECOVER and not is_empty_or_unfinished(work.into):
+        raise ConfigError(
+            "INTO_NOT_EMPTY", f"{work.into} is not empty.", "Choose another folder in disaster_recovery.into."
+        )
+    if name == RESTORE:
+        target = dump_target(work.settings)
+        try:
+            with connect(target):
+                pass
+        except SourceError:
+            return  # what is wrong with the server, if anything, is told by the restore
+        raise ConfigError(
+            "DATABASE_EXISTS",
+            f"{target.redacted()} exists already: nothing is ever replaced.",
+            "Name another database, or drop or rename this one.",
+        )
+
+
+def is_empty_or_unfinished(into: Path) -> bool:
+    """Whether a recovery may be made in a folder."""
+    return not into.is_dir() or not any(into.iterdir()) or (into / MARK).exists()
+
+
 def do_step(name: str, work: Work, state: DisasterState, *, again: bool) -> Outcome:
     """Do one step, or do it `again`. Everything it raises leaves the recovery resumable at this step."""
     facts = state.facts()
     if name == RECOVER:
-        return _recover(work, state.chosen)
+        return _recover(work, state.chosen, again=again)
     if name == RESTORE:
         return _restore(work, state.chosen, again=again)
     if name == CHECK:
@@ -93,8 +123,10 @@ def do_step(name: str, work: Work, state: DisasterState, *, again: bool) -> Outc
     return Outcome()
 
 
-def _recover(work: Work, chosen: Candidate) -> Outcome:
+def _recover(work: Work, chosen: Candidate, *, again: bool) -> Outcome:
     """To the last recoverable commit, from the chosen store and nothing else."""
+    if again and not is_empty_or_unfinished(work.into):
+        return _recovered_before(work, chosen)
     plan = plan_base(work.settings, work.vault, chosen.store, work.clock())
     for warning in plan.warnings:
         work.tell(warning)
@@ -112,6 +144,27 @@ def _recover(work: Work, chosen: Candidate) -> Outcome:
     times = [at for at in (done.achieved.at, chosen.reaches_to) if at is not None]
     if times:
         facts["recovered_to"] = max(times).isoformat()
+    return Outcome(facts)
+
+
+def _recovered_before(work: Work, chosen: Candidate) -> Outcome:
+    """The folder is whole: the process ended between the work and its record."""
+    data = work.into / "data"
+    major = (data / "PG_VERSION").read_text(encoding="ascii").strip()
+    account = server_account()
+    toolchain = reachable(choose_own_major(Release.parse(f"{major}.0")), account)
+    control = control_data(toolchain, data, account)
+    work.tell(f"{work.into} is whole: it was recovered before")
+    facts: Facts = {
+        "data_directory": str(data),
+        "release": str(toolchain.release),
+        "lsn": control["Latest checkpoint's REDO location"],
+        "timeline": int(control["Latest checkpoint's TimeLineID"]),
+        "backup": chosen.backup,
+        "store": chosen.store,
+    }
+    if chosen.reaches_to is not None:
+        facts["recovered_to"] = chosen.reaches_to.isoformat()
     return Outcome(facts)
 
 

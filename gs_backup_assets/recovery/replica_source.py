@@ -22,14 +22,16 @@ from gs_backup_assets.vault.opening import Vault
 def restore_command(settings: DatabaseSettings, config: Path | None) -> str | None:
     """The restore_command that fetches from the archive, with full paths; None without an archive.
 
-    Servers run it with their own environment: what the store and the key need must be there.
+    Servers run it with their own environment: what the store and the key need must be there. Every failure is told to
+    the standby as "not there": it asks again, and streams meanwhile. What `wal fetch` says when the store cannot be
+    reached would end the server, which is right for a recovery and wrong for a replica.
     """
     if settings.wal is None:
         return None
     program = shutil.which("gs-backup") or str(Path(sys.executable).with_name("gs-backup"))
     file = (config or settings.folder / "backup.yaml").absolute()
     words = [program, "wal", "fetch", "--config", str(file), "--database", settings.name]
-    return f"{' '.join(shlex.quote(word) for word in words).replace('%', '%%')} %f %p"
+    return f"{' '.join(shlex.quote(word) for word in words).replace('%', '%%')} %f %p || exit 1"
 
 
 def from_store(settings: DatabaseSettings, vault: Vault, wanted: str) -> Fill:

@@ -23,10 +23,10 @@ def launch(lost: Disaster, instance: dg.DagsterInstance, **config: object) -> dg
 def test_the_job_recovers_and_reports(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
     with disaster() as lost:
         monkeypatch.setenv("TEST_DATABASE_URL", lost.site.server.url)
-        lost.site.server.kill()
-        assert not launch(lost, instance, confirm="studio").success  # that is not its name
+        assert not launch(lost, instance, confirm="studio", force=True).success  # that is not its name
+        assert not launch(lost, instance, confirm="shop").success  # it is not lost
         assert not lost.into.exists()
-        result = launch(lost, instance, confirm="shop")
+        result = launch(lost, instance, confirm="shop", force=True)
         assert result.success
         assert lost.ask("SELECT id FROM t ORDER BY 1") == TEN
         (handled,) = [event for event in result.all_events if event.event_type_value == "STEP_OUTPUT"]

@@ -97,8 +97,14 @@ def test_a_source_that_answers_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv("TEST_DATABASE_URL", lost.site.server.url)
         with pytest.raises(ProofFailed, match="SOURCE_ALIVE"):
             lost.recover()
+        refused = lost.site.server.url.replace("studio_owner", "nobody_we_know")
+        monkeypatch.setenv("TEST_DATABASE_URL", refused)
+        lost.site.server.sql("CREATE ROLE nobody_we_know NOLOGIN")
+        with pytest.raises(ProofFailed, match="SOURCE_ALIVE.*refuses us"):
+            lost.recover()
         assert not lost.into.exists() and not StateFile(lost.into).path.exists()
-        lost.recover(force=True)
+        monkeypatch.setenv("TEST_DATABASE_URL", lost.site.server.url.replace("/studio", "/studio_is_gone"))
+        lost.recover()  # the server is there, its database is not
         assert lost.ask("SELECT id FROM t ORDER BY 1") == TEN
 
 
@@ -116,7 +122,7 @@ def test_a_dry_run_fills_the_runbook_in_and_changes_nothing(monkeypatch: pytest.
         document = json.loads(subprocess.run([*argv, "--json"], capture_output=True, text=True, check=True).stdout)
         assert 0 <= document["expected_loss_minutes"] < 5
         assert [step["name"] for step in document["steps"]] == ["recover", "check", "start", "hook repoint"]
-        assert "does not answer" in document["source"]
+        assert "is gone" in document["source"]
         assert everything_below(lost.folder) == before
         assert not lost.into.exists()
 
@@ -234,7 +240,10 @@ def test_killed_in_the_middle_it_goes_on(stage: str, monkeypatch: pytest.MonkeyP
             reached = next((line for line in process.stdout if line.startswith(stage)), None)
             assert reached is not None, "it was through before it was killed"
             process.send_signal(signal.SIGKILL)
-        wait_until(lambda: not processes_with(str(lost.into / "data")) or "start" in stage, what="its servers are gone")
+        wait_until(
+            lambda: not processes_with(str(lost.into / "data")) or stage.startswith(("start", "hook")),
+            what="its servers are gone",
+        )
         told: list[str] = []
         done = lost.recover(told)
         assert any("goes on after" in line for line in told)

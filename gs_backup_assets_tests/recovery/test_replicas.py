@@ -17,12 +17,15 @@ import pytest
 from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.config import DatabaseSettings, load_config
 from gs_backup_assets.postgres.connection import connect, query, target_from_url
+from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.base_backup import take_base_backup, week_of
 from gs_backup_assets.recovery.replicas import observe_replicas
 from gs_backup_assets.system.account import server_account
 from gs_backup_assets.system.programs import run
+from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets_tests.conftest import free_port
 from gs_backup_assets_tests.processes import open_folder, processes_with, wait_until
-from gs_backup_assets_tests.production import DATABASE, SUPERUSER, Production, production
+from gs_backup_assets_tests.production import DATABASE, SUPERUSER, Production, new_folder, production
 
 PASSWORD = "pa:ss'w\\ord 7"
 ROLE = "replicator"
@@ -291,3 +294,38 @@ def test_promotion_only_when_the_primary_is_gone(major: int, monkeypatch: pytest
             assert site.verb("promote", "spare", status=2)["error"]["code"] == "NO_STANDBY"
         finally:
             site.stop_spare()
+
+
+def test_from_a_base_backup_of_the_store_it_follows_as_well(server: Production, site: Site) -> None:
+    """The files come from the store, tablespaces included; the primary only sends what was written since."""
+    space = new_folder(server)
+    server.sql(f"CREATE TABLESPACE fast LOCATION '{space}'")
+    server.sql("CREATE TABLE placed TABLESPACE fast AS SELECT 1 AS n")
+    try:
+        text = (site.folder / "backup.yaml").read_text(encoding="utf-8") + "wal: {}\nphysical: {}\n"
+        (site.folder / "backup.yaml").write_text(text, encoding="utf-8")
+        settings = site.settings
+        week = week_of(datetime.now(timezone.utc), settings.zone)
+        take_base_backup(settings, server.target("postgres"), open_store(settings), week, Progress(), full=True)
+        server.sql("INSERT INTO placed VALUES (2)")
+        made = site.verb(
+            "create", "--into", str(site.data), "--port", str(site.port), "--from-backup", "latest", "--start"
+        )
+        assert made["started"]
+        wait_until(lambda: site.spare("SELECT count(*) FROM public.placed") == [(2,)], what="the row behind the backup")
+        (command,) = site.spare("SELECT current_setting('restore_command')")[0]
+        assert "wal fetch" in command and "%f %p" in command and str(site.folder / "backup.yaml") in command
+        link = next((site.data / "pg_tblspc").iterdir())
+        assert link.resolve().is_relative_to(site.folder / "spare.tablespaces")
+        server.sql("INSERT INTO placed VALUES (3)")
+        wait_until(lambda: site.spare("SELECT count(*) FROM public.placed") == [(3,)], what="what is written now")
+    finally:
+        site.stop_spare()
+        server.sql("DROP TABLE placed")
+        server.sql("DROP TABLESPACE fast")
+
+
+def test_from_a_base_backup_only_with_an_archive(site: Site) -> None:
+    answer = site.verb("create", "--into", str(site.data), "--from-backup", "latest", status=2)
+    assert answer["error"]["code"] == "NO_ARCHIVE"
+    assert not site.data.exists() and not site.primary.sql("SELECT 1 FROM pg_replication_slots")
