@@ -42,6 +42,8 @@ class Production:
         self.data = folder / "data"
         self.port = free_port()
         self.segment_bytes = 16 << 20
+        self.superuser = SUPERUSER
+        self.arguments: list[str] = []
         self._account = server_account()
         self._environment = {"TZ": "UTC", "HOME": str(folder)}
         self._program: Program | None = None
@@ -75,6 +77,7 @@ class Production:
                 self.toolchain.program("postgres"),
                 "-D",
                 self.data,
+                *self.arguments,
                 *(f"--{name}={value}" for name, value in options.items()),
             ],
             environment=self._environment,
@@ -109,7 +112,7 @@ class Production:
 
     def target(self, database: str = DATABASE) -> Target:
         """A superuser's target, over TCP."""
-        return Target({"host": "127.0.0.1", "port": str(self.port), "user": SUPERUSER, "dbname": database})
+        return Target({"host": "127.0.0.1", "port": str(self.port), "user": self.superuser, "dbname": database})
 
     @property
     def url(self) -> str:

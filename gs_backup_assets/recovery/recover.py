@@ -47,7 +47,8 @@ class Achieved:
 class Recovered:
     """A recovered server that runs on a private socket, for as long as the block lasts. `seconds` by stage.
 
-    `server` is a superuser's target on it; nobody else can reach it. `unpacked` tells where its files are.
+    `server` is a superuser's target on it; nobody else can reach it. `unpacked` tells where its files are. So many
+    `prepared` transactions wait for their second phase.
     """
 
     plan: RecoveryPlan
@@ -55,6 +56,7 @@ class Recovered:
     server: Target
     achieved: Achieved
     seconds: Mapping[str, float]
+    prepared: int
 
     @property
     def data(self) -> Path:
@@ -123,7 +125,7 @@ def recover_into(
             pass
         with progress.stage("finish"):
             reading = CheckedReading.of(settings, store, plan.base)
-            notes = leave_startable(found.unpacked, reading, into)
+            notes = leave_startable(found.unpacked, reading, into, prepared=found.prepared)
             finish_folder(into)
     seconds = {**found.seconds, "finish": progress.seconds["finish"]}
     account = found.unpacked.account.name
@@ -160,9 +162,10 @@ def _running(
             with connect(target) as connection:
                 require_closed(connection)
                 achieved = _achieved(connection)
+                (prepared,) = query(connection, "SELECT count(*) FROM pg_prepared_xacts")[0]
             require_reached(plan, server.log, achieved)
         seconds = {stage: progress.seconds[stage] for stage in STAGES if stage in progress.seconds}
-        yield Recovered(plan, unpacked, target, achieved, seconds)
+        yield Recovered(plan, unpacked, target, achieved, seconds, int(prepared))
 
 
 def _restore(plan: RecoveryPlan, prefetcher: Prefetcher) -> dict[str, str]:

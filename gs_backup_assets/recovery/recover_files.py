@@ -49,10 +49,11 @@ local  all  all  peer
 """
 
 
-def leave_startable(unpacked: Unpacked, reading: CheckedReading, into: Path) -> tuple[str, ...]:
+def leave_startable(unpacked: Unpacked, reading: CheckedReading, into: Path, *, prepared: int) -> tuple[str, ...]:
     """Write what is missing of the configuration and switch archiving off; returns what people have to know.
 
     A cluster whose configuration lay elsewhere (as Debian's does) gets a postgresql.conf from the backup's own record.
+    With `prepared` transactions it must allow at least as many: the log may know more than the base backup's settings.
     """
     data, account, notes = unpacked.data, unpacked.account, []
     auto = keep_settings(data)
@@ -80,10 +81,20 @@ def leave_startable(unpacked: Unpacked, reading: CheckedReading, into: Path) -> 
     )
     if acting:
         notes.append(f"The old server's {', '.join(acting)} are in the configuration: check them before the start.")
-    checked = run([unpacked.toolchain.program("postgres"), "-D", data, "-C", "port"], account=account, timeout=60)
-    if checked.status != 0:
-        notes.append(f"The configuration cannot be read as it is: {' | '.join(checked.stderr[-3:])}")
+    argv: list[str | Path] = [unpacked.toolchain.program("postgres"), "-D", data, "-C", "max_prepared_transactions"]
+    asked = run(argv, account=account, capture_stdout=True, timeout=60)
+    if asked.status != 0:
+        notes.append(f"The configuration cannot be read as it is: {' | '.join(asked.stderr[-3:])}")
+    if prepared:
+        notes.append(f"Prepared transactions wait to be committed or rolled back: {prepared}, in pg_prepared_xacts.")
+    if asked.status == 0 and int(asked.stdout) < prepared:
+        _write(data / AUTO_CONF, "".join(f"{line}\n" for line in [*kept, _limit(prepared)]), account)
+        notes.append(f"max_prepared_transactions was raised to {prepared}: without it the server does not start.")
     return tuple(notes)
+
+
+def _limit(prepared: int) -> str:
+    return f"max_prepared_transactions = '{prepared}'"
 
 
 def _recorded(reading: CheckedReading, into: Path) -> str:

@@ -68,6 +68,13 @@ class Site:
                 elif partial and segment.timeline == timeline and segment.start < flushed:
                     archive.put_partial(segment, path.read_bytes())
 
+    def copy_offsite(self) -> None:
+        """Bring everything to the off-site store, object by object, as it is."""
+        assert self.vault.offsite is not None
+        for listed in self.vault.primary.objects(self.settings.name):
+            with self.vault.primary.open(listed.key) as source:
+                self.vault.offsite.put(source, listed.key, size=listed.size)
+
     def switch(self, server: Production | None = None) -> None:
         """End the segment at work."""
         (server or self.server).sql("SELECT pg_switch_wal()", database="postgres")
