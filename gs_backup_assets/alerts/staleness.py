@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from gs_backup_assets.alerts.message import Problem, duration_text, time_text
+from gs_backup_assets.alerts.staleness_physical import physical_problems
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.freshness import Kind, freshness_of, read_freshness
 from gs_backup_assets.catalogue.summary import Summary
@@ -23,10 +24,20 @@ def stale_problems(
 
     `dumps` are the logical backups in the primary store, or why they cannot be read, where the caller has looked.
     """
-    problems = _primary_problems(settings, now, link, dumps)
+    problems = [*_primary_problems(settings, now, link, dumps), *_physical_problems(settings, now, link)]
     if settings.stores.offsite is not None:
         problems += _offsite_problems(settings, now, link)
-    return tuple(problems)
+    # A store that cannot be read is told once.
+    return tuple({problem.fingerprint: problem for problem in problems}.values())
+
+
+def _physical_problems(settings: DatabaseSettings, now: datetime, link: str) -> list[Problem]:
+    if settings.physical is None and settings.wal is None:
+        return []
+    try:
+        return physical_problems(settings, open_store(settings), now, link)
+    except BackupError as error:
+        return [_unreadable(settings.name, "primary", error, link)]
 
 
 def read_dumps(settings: DatabaseSettings) -> tuple[Summary, ...] | BackupError:

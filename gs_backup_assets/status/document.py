@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.alerts.staleness import read_dumps, stale_problems
-from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.alerts.staleness_physical import last_archived
+from gs_backup_assets.catalogue.catalogue import Catalogue, PhysicalCatalogue
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
@@ -57,7 +58,8 @@ class DatabaseStatus(_Record):
     """Status of one database. `problems` says in words what is wrong, worst first.
 
     `headlines` says the same in short, without paths, hosts and addresses: for readers from elsewhere. Without
-    `store_readable` nothing is known of the backups in the primary store.
+    `store_readable` nothing is known of the backups in the primary store. `wal_archived_at` is when the archive of the
+    write-ahead log was last known to be where the server was, or else was written to.
     """
 
     database: str
@@ -70,6 +72,9 @@ class DatabaseStatus(_Record):
     objectives: tuple[ClassObjective, ...]
     problems: tuple[str, ...]
     headlines: tuple[str, ...]
+    latest_base_backup: BackupSummary | None = None
+    total_base_backups: int = 0
+    wal_archived_at: datetime | None = None
 
 
 class StatusDocument(_Record):
@@ -89,13 +94,15 @@ class StatusDocument(_Record):
 
 @dataclass(frozen=True)
 class Reading:
-    """What the stores of one database said at `now`: its backups, newest first, and what is wrong."""
+    """What the stores of one database said at `now`: its dumps and base backups, newest first, and what is wrong."""
 
     settings: DatabaseSettings
     now: datetime
     summaries: tuple[Summary, ...]
     stale: tuple[Problem, ...]
     readable: bool
+    base_backups: tuple[Summary, ...] = ()
+    wal_archived_at: datetime | None = None
 
     @property
     def proven(self) -> Summary | None:
@@ -107,8 +114,21 @@ def read_database(settings: DatabaseSettings, now: datetime) -> Reading:
     """Read the stores of one database. What cannot be read is among the problems."""
     dumps = read_dumps(settings)
     stale = stale_problems(settings, now, dumps=dumps)
-    readable = not isinstance(dumps, BackupError)
-    return Reading(settings, now, () if isinstance(dumps, BackupError) else dumps, stale, readable)
+    if isinstance(dumps, BackupError):
+        return Reading(settings, now, (), stale, readable=False)
+    base_backups, archived = _read_physical(settings, now)
+    return Reading(settings, now, dumps, stale, True, base_backups, archived)
+
+
+def _read_physical(settings: DatabaseSettings, now: datetime) -> tuple[tuple[Summary, ...], datetime | None]:
+    """Base backups, newest first, and when the log was archived last; nothing where that cannot be read."""
+    fresh_after = now - settings.wal.max_lag if settings.wal is not None else None
+    try:
+        store = open_store(settings)
+        base_backups = tuple(PhysicalCatalogue(store, settings.name).summaries())
+        return base_backups, last_archived(store, settings.name, fresh_after)
+    except BackupError:  # it is among the problems, where base backups or the log are configured
+        return (), None
 
 
 def read_databases(config: BackupConfig, now: datetime, database: str | None = None) -> list[Reading]:
@@ -157,6 +177,9 @@ def _database_status(reading: Reading) -> DatabaseStatus:
         store_readable=reading.readable,
         latest_backup=summaries[0] if summaries else None,
         total_backups=len(entries),
+        latest_base_backup=_summary(reading.base_backups[0], now) if reading.base_backups else None,
+        total_base_backups=len(reading.base_backups),
+        wal_archived_at=reading.wal_archived_at,
         backups=summaries,
         last_proven=_summary(proven, now) if proven else None,
         objectives=tuple(_objective(name, c, proven, now) for name, c in settings.data_classes.items()),

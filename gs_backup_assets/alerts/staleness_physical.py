@@ -1,0 +1,106 @@
+"""Problems of point-in-time recovery: a base backup that is too old, log that no longer arrives, or neither ever."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from gs_backup_assets.alerts.message import Problem, duration_text, time_text
+from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
+from gs_backup_assets.catalogue.cron import longest_pause
+from gs_backup_assets.catalogue.wal_archive import archived_clusters
+from gs_backup_assets.catalogue.wal_inventory import WalKind, wal_folder, wal_objects
+from gs_backup_assets.catalogue.wal_positions import newest_position
+from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.errors import StoreError
+from gs_backup_assets.vault.store import Store
+
+# A base backup takes its time, and the run may have to be repeated.
+MARGIN = timedelta(days=1)
+
+
+def physical_problems(settings: DatabaseSettings, store: Store, now: datetime, link: str = "") -> list[Problem]:
+    """Problems at `now` of what is configured: `physical`, `wal`. StoreError when the store cannot be read."""
+    problems = []
+    if settings.physical is not None:
+        problems.append(_base_backup(settings, store, now, link, longest_pause(settings.physical.schedule) + MARGIN))
+    if settings.wal is not None:
+        problems.append(_wal(settings, store, now, link, settings.wal.max_lag))
+    return [problem for problem in problems if problem is not None]
+
+
+def last_archived(store: Store, database: str, fresh_after: datetime | None = None) -> datetime | None:
+    """When the archive was last known to be where the server was, or else was last written to; None if never.
+
+    With `fresh_after` the archive itself is listed only where no position is newer than that.
+    """
+    times: list[datetime] = []
+    for system in archived_clusters(store, database):
+        try:
+            position = newest_position(store, database, system)
+        except StoreError as error:
+            if error.code != "POSITION_DAMAGED":  # then it says nothing
+                raise
+            continue
+        if position is not None:
+            times.append(position.at)
+    if times and fresh_after is not None and max(times) > fresh_after:
+        return max(times)
+    objects = wal_objects(store.objects(wal_folder(database)), database)
+    times += [found.listed.modified for found in objects if found.kind in (WalKind.SEGMENT, WalKind.PARTIAL)]
+    return max(times, default=None)
+
+
+def _base_backup(
+    settings: DatabaseSettings, store: Store, now: datetime, link: str, limit: timedelta
+) -> Problem | None:
+    newest = next(iter(PhysicalCatalogue(store, settings.name).summaries()), None)
+    if newest is not None and now - newest.taken_at <= limit:
+        return None
+    hint = "`gs-backup doctor` looks for the cause, `gs-backup base-backup` takes one now."
+    note = "Recovery to a point in time takes longer with every day, and needs all the log since."
+    return _stale(
+        settings,
+        "base-backup",
+        "base backup",
+        newest.taken_at if newest else None,
+        limit,
+        note=note,
+        hint=hint,
+        link=link,
+    )
+
+
+def _wal(settings: DatabaseSettings, store: Store, now: datetime, link: str, limit: timedelta) -> Problem | None:
+    last = last_archived(store, settings.name, now - limit)
+    if last is not None and now - last <= limit:
+        return None
+    hint = "`gs-backup wal status` says what is wrong; see that `gs-backup wal stream` runs."
+    note = "What is committed now cannot be recovered if the server is lost."
+    return _stale(settings, "wal", "archived write-ahead log", last, limit, note=note, hint=hint, link=link)
+
+
+def _stale(
+    settings: DatabaseSettings,
+    fingerprint: str,
+    what: str,
+    last: datetime | None,
+    limit: timedelta,
+    *,
+    note: str,
+    hint: str,
+    link: str,
+) -> Problem:
+    if last is None:
+        title, since, age = f"{settings.name}: there is no {what}", None, ""
+    else:
+        title = f"{settings.name}: the last {what} is older than {duration_text(limit)}"
+        since, age = last + limit, f"It is of {time_text(last)}. "
+    return Problem(
+        fingerprint=f"{settings.name}:stale-{fingerprint}",
+        title=title,
+        body=f"{age}{note}",
+        hint=hint,
+        severity="critical",
+        since=since,
+        link=link,
+    )

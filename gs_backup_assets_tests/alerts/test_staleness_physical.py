@@ -1,0 +1,94 @@
+"""Alarms of point-in-time recovery: base backups and log that are too old, or never came; and what the status says."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from gs_backup_assets.alerts.staleness import stale_problems
+from gs_backup_assets.catalogue.wal_positions import Position, put_position
+from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.status.document import read_database, status_of
+from gs_backup_assets.vault.local import LocalStore
+from gs_backup_assets_tests.catalogue.physical import made_up_base, shelve_base
+from gs_backup_assets_tests.catalogue.wal import SYSTEM, put_segments
+from gs_backup_assets_tests.chain import settings_in
+from gs_backup_assets_tests.recovery.shelves import NOW, fill, taken
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    made = LocalStore(tmp_path / "backups")
+    fill(made, (0,))
+    return made
+
+
+def settings(store: LocalStore, **sections: object) -> DatabaseSettings:
+    return settings_in(store.root.parent, **sections)
+
+
+def alarms(settings: DatabaseSettings, now: datetime = NOW) -> list[str]:
+    return [problem.fingerprint.removeprefix("shop:") for problem in stale_problems(settings, now)]
+
+
+def see(store: LocalStore, at: datetime) -> None:
+    lsn = "0/A000000"
+    put_position(store, "shop", Position(system_identifier=SYSTEM, timeline=1, at=at, server_lsn=lsn, archived_lsn=lsn))
+
+
+def test_what_is_not_configured_is_not_asked_for(store: LocalStore) -> None:
+    assert alarms(settings(store)) == []
+
+
+def test_a_base_backup_that_never_came_or_is_older_than_its_schedule(store: LocalStore) -> None:
+    weekly = settings(store, physical={})
+    assert alarms(weekly) == ["stale-base-backup"]
+    shelve_base(store, made_up_base(taken(7.9)))
+    assert alarms(weekly) == []
+    assert alarms(weekly, NOW + timedelta(hours=4)) == ["stale-base-backup"]
+    daily = settings(store, physical={"schedule": "0 1 * * *"})
+    assert alarms(daily) == ["stale-base-backup"]
+
+
+def test_log_that_never_came_or_no_longer_comes(store: LocalStore) -> None:
+    streamed = settings(store, wal={"max_lag": "5m"})
+    assert alarms(streamed) == ["stale-wal"]
+    now = datetime.now(timezone.utc)
+    see(store, now)
+    assert alarms(streamed, now + timedelta(minutes=4)) == []
+    (problem,) = stale_problems(streamed, now + timedelta(minutes=6))
+    assert problem.fingerprint == "shop:stale-wal" and problem.since == now + timedelta(minutes=5)
+
+
+def test_log_that_somebody_pushes_counts_when_it_came(store: LocalStore) -> None:
+    """Sites with an archive_command have no stream that would tell of positions."""
+    pushed = settings(store, wal={"max_lag": "5m"})
+    put_segments(store, [3])
+    now = datetime.now(timezone.utc)
+    assert alarms(pushed, now) == []
+    assert alarms(pushed, now + timedelta(minutes=6)) == ["stale-wal"]
+
+
+def test_a_position_that_cannot_be_read_says_nothing(store: LocalStore) -> None:
+    see(store, NOW)
+    for path in store.root.rglob("positions/*.json"):
+        path.write_bytes(b"{}")
+    assert alarms(settings(store, wal={})) == ["stale-wal"]
+
+
+def test_a_store_that_cannot_be_read_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "backups").write_text("a file")
+    assert alarms(settings_in(tmp_path, physical={}, wal={})) == ["store"]
+
+
+def test_the_status_tells_of_base_backups_and_log(store: LocalStore) -> None:
+    configured = settings(store, physical={}, wal={})
+    shelve_base(store, made_up_base(taken(1)))
+    newest = shelve_base(store, made_up_base(taken(0.5)))
+    see(store, NOW)
+    status = status_of([read_database(configured, NOW)], NOW).databases[0]
+    assert status.latest_base_backup is not None and status.latest_base_backup.name == newest.id
+    assert (status.total_base_backups, status.wal_archived_at, status.total_backups) == (2, NOW, 1)
+    assert status.status == "healthy"
