@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo
 
 import gs_backup_assets
 from gs_backup_assets.catalogue import manifest as manifests
-from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue, PhysicalEntry
+from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
 from gs_backup_assets.catalogue.chains import next_backup
 from gs_backup_assets.catalogue.manifest import EncryptionRecord, ServerRecord, StoredFile
 from gs_backup_assets.catalogue.physical_manifest import Collation, PhysicalManifest
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.config_sections import Physical
-from gs_backup_assets.errors import BackupError, ConfigError, SourceError, StoreError
+from gs_backup_assets.errors import BackupError, ConfigError, NotVerifiable, SourceError, StoreError
 from gs_backup_assets.postgres import basebackup
 from gs_backup_assets.postgres.basebackup import (
     COMPRESSION_UNKNOWN,
@@ -46,7 +46,7 @@ from gs_backup_assets.recovery.checked_reading import CheckedReading
 from gs_backup_assets.recovery.following import Follower
 from gs_backup_assets.recovery.instructions import NAME as INSTRUCTIONS
 from gs_backup_assets.recovery.instructions import leave_instructions
-from gs_backup_assets.recovery.keyring import begin_encryption, key_for_new_backups
+from gs_backup_assets.recovery.keyring import OF_THE_BACKUP, begin_encryption, key_for_new_backups
 from gs_backup_assets.recovery.storing import Told, store_source
 from gs_backup_assets.recovery.unpacking import FOLDER, SERVER_MANIFEST, SETTINGS
 from gs_backup_assets.system.threads import clean_up
@@ -60,6 +60,8 @@ from gs_backup_assets.vault.store import Source, Store
 STAGE = "base backup"
 _INCREMENTAL_SINCE = 17
 _MOST_WARNINGS = 20
+# What is wrong with the backup to add to, and with nothing else: a full one does not need it.
+_BASE_UNUSABLE = OF_THE_BACKUP | {"FILE_DIFFERS", "FILE_MISSING"}
 
 
 def week_of(moment: datetime, zone: ZoneInfo) -> str:
@@ -180,7 +182,15 @@ def _until_one_works(work: _Work, facts: ClusterFacts, *, full: bool) -> Physica
                 raise
 
 
-def _base(work: _Work, facts: ClusterFacts, *, full: bool) -> tuple[PhysicalEntry | None, _Work]:
+@dataclass(frozen=True)
+class _Base:
+    """The backup that the new one adds to, and PostgreSQL's manifest of it in the spool."""
+
+    id: str
+    server_manifest: Path
+
+
+def _base(work: _Work, facts: ClusterFacts, *, full: bool) -> tuple[_Base | None, _Work]:
     """The backup that the new one adds to, if any; what stands against an incremental one becomes a warning."""
     if full or work.options.incremental == "never" or facts.release.major < _INCREMENTAL_SINCE:
         return None, work
@@ -191,13 +201,23 @@ def _base(work: _Work, facts: ClusterFacts, *, full: bool) -> tuple[PhysicalEntr
         longest=work.options.chain_length,
         full=False,
     )
-    if chosen.base is not None and not facts.summarizes_wal:
+    if chosen.base is None:
+        return None, work
+    if not facts.summarizes_wal:
         words = "summarize_wal is off on the server, so that no incremental backup is possible: a full one was taken."
         return None, replace(work, warnings=(*work.warnings, words))
-    return chosen.base, work
+    path = work.spool / "base_manifest"
+    try:
+        CheckedReading.of(work.settings, work.store, chosen.base.require_manifest()).copy_out(SERVER_MANIFEST, path)
+    except BackupError as error:
+        if not isinstance(error, NotVerifiable) and error.code not in _BASE_UNUSABLE:
+            raise
+        words = f"Nothing can be added to {chosen.base.id}: {error.message} A full backup was taken instead."
+        return None, replace(work, warnings=(*work.warnings, words))
+    return _Base(chosen.base.id, path), work
 
 
-def _attempt(work: _Work, base: PhysicalEntry | None, compression: str) -> PhysicalManifest:
+def _attempt(work: _Work, base: _Base | None, compression: str) -> PhysicalManifest:
     """One run of pg_basebackup, stored while it goes on."""
     with connect(work.target) as connection:
         facts = read_cluster(connection)
@@ -209,7 +229,7 @@ def _attempt(work: _Work, base: PhysicalEntry | None, compression: str) -> Physi
             "OBJECT_EXISTS", f"{draft.folder} is already there.", "Run the backup again: ids name seconds."
         )
     try:
-        return _store(work, draft, script, _base_manifest(work, base), facts)
+        return _store(work, draft, script, base.server_manifest if base else None, facts)
     except BaseException as error:
         # An object that is there already belongs to another run, of the same second: its folder is not ours to clear.
         if not (isinstance(error, StoreError) and error.code == "OBJECT_EXISTS"):
@@ -219,7 +239,7 @@ def _attempt(work: _Work, base: PhysicalEntry | None, compression: str) -> Physi
 
 
 def _draft(
-    work: _Work, facts: ClusterFacts, script: SettingsScript, base: PhysicalEntry | None, compression: str
+    work: _Work, facts: ClusterFacts, script: SettingsScript, base: _Base | None, compression: str
 ) -> PhysicalManifest:
     """What is known before the backup; the rest is filled in after it."""
     return PhysicalManifest(
@@ -253,16 +273,6 @@ def _draft(
         data_checksums=facts.data_checksums,
         collations=tuple(Collation(**asdict(collation)) for collation in facts.collations),
     )
-
-
-def _base_manifest(work: _Work, base: PhysicalEntry | None) -> Path | None:
-    """PostgreSQL's manifest of the backup that the new one adds to, out of the store."""
-    if base is None:
-        return None
-    path = work.spool / "base_manifest"
-    path.unlink(missing_ok=True)  # of an attempt before this one
-    CheckedReading.of(work.settings, work.store, base.require_manifest()).copy_out(SERVER_MANIFEST, path)
-    return path
 
 
 class _Sink:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -266,7 +267,10 @@ def _combine(
     """Make one data directory out of a chain's, with pg_combinebackup."""
     argv: list[str | Path] = [toolchain.program("pg_combinebackup"), "--no-sync", "--manifest-checksums=SHA256"]
     # The parts are removed right afterwards: what needs no change may as well be the same file.
-    argv.append("--link" if toolchain.release.major >= 18 else "--copy-file-range")
+    if toolchain.release.major >= 18:
+        argv.append("--link")
+    elif sys.platform == "linux":
+        argv.append("--copy-file-range")
     with suppress(FileExistsError):
         into.spaces.mkdir(mode=0o700)
     shutil.chown(into.spaces, account.uid, account.gid)

@@ -66,9 +66,9 @@ def test_full_and_incremental(folder: Path, instance: dg.DagsterInstance) -> Non
         result = run(folder, instance, full=full)
         assert result.success, failure_text(result)
         found = evaluations(result)
-        assert set(found) == {"base_backup.stored_bytes_match", "base_backup.offsite_matches"}
+        assert {"base_backup.stored_bytes_match", "base_backup.offsite_matches"} <= set(found)
         assert all(evaluation.passed for evaluation in found.values())
-        (event,) = result.get_asset_materialization_events()
+        (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == key("base_backup")]
         metadata = {name: value.value for name, value in event.materialization.metadata.items()}
         assert metadata["chain_length"] == (1 if full else 2)
         for name in ("stored_bytes", "copied_bytes", "wal_bytes", "compression_ratio", "base_backup_seconds"):
@@ -148,8 +148,8 @@ def test_the_schedules(folder: Path) -> None:
     ],
 )
 def test_a_tick_asks_for_its_own_week(folder: Path, scheduled: str, now: str, expected: str | None) -> None:
-    moments = [datetime.fromisoformat(text).replace(tzinfo=timezone.utc) for text in (scheduled, now)]
-    planned = plan_base_backup(settings_of(folder), *moments, config={})
+    tick, moment = (datetime.fromisoformat(text).replace(tzinfo=timezone.utc) for text in (scheduled, now))
+    planned = plan_base_backup(settings_of(folder), tick, moment, config={})
     if expected is None:
         assert isinstance(planned, dg.SkipReason) and "PARTITION_NOT_THIS_WEEK" in str(planned.skip_message)
     else:

@@ -9,8 +9,11 @@ import pytest
 
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.errors import StoreError
-from gs_backup_assets.recovery.unpacking import verify_unpacked
-from gs_backup_assets_tests.processes import wait_until
+from gs_backup_assets.progress import Progress, Silent
+from gs_backup_assets.recovery.unpacking import unpack_chain, verify_unpacked
+from gs_backup_assets.system.account import server_account
+from gs_backup_assets.vault.keys import new_raw_key
+from gs_backup_assets_tests.processes import open_folder, wait_until
 from gs_backup_assets_tests.production import Production, new_folder, production
 from gs_backup_assets_tests.recovery.base_backups import Shelf, pgbench_balances, shelf_in, started
 
@@ -90,8 +93,34 @@ def test_an_exchanged_backup_manifest(tmp_path: Path, server: Production) -> Non
     _rewrite(shelf, f"{second.folder}/{name}", _read(shelf, f"{first.folder}/{name}"))
     with pytest.raises(StoreError, match=f"FILE_DIFFERS.*{second.id}"), shelf.unpacked(second.id):
         pass
-    with pytest.raises(StoreError, match="FILE_DIFFERS"):
-        shelf.take(server)  # to add to it would be to add to something unknown
+    third = shelf.take(server)  # to add to it would be to add to something unknown
+    assert third.base is None
+    assert [f"Nothing can be added to {second.id}" in warning for warning in third.warnings] == [True]
+
+
+def test_the_key_of_the_base_is_not_given(tmp_path: Path, server: Production, monkeypatch: pytest.MonkeyPatch) -> None:
+    encryption = {"encryption": {"kind": "raw-aes-256", "key_env": "TEST_KEY"}}
+    shelf = shelf_in(tmp_path, **encryption)
+    monkeypatch.setenv("TEST_KEY", new_raw_key())
+    shelf.take(server)
+    monkeypatch.setenv("TEST_KEY", new_raw_key())
+    manifest = shelf.take(server)
+    assert manifest.base is None and ["Nothing can be added" in warning for warning in manifest.warnings] == [True]
+
+
+def test_an_interrupt_leaves_nothing_unpacked(tmp_path: Path, server: Production) -> None:
+    class Interrupting(Silent):
+        def stage_advanced(self, stage: str, done: int, total: int | None, unit: str, seconds: float) -> None:
+            raise KeyboardInterrupt
+
+    shelf = shelf_in(tmp_path)
+    shelf.take(server)
+    chain = shelf.chain(shelf.take(server).id)
+    account = server_account()
+    with open_folder() as into:
+        with pytest.raises(KeyboardInterrupt):
+            unpack_chain(shelf.settings, shelf.store, chain, into, Progress(Interrupting()), account=account)
+        assert list(into.iterdir()) == []
 
 
 def test_a_damaged_file(tmp_path: Path, server: Production) -> None:
