@@ -91,7 +91,7 @@ def test_reads_are_full_but_for_the_last(tmp_path: Path) -> None:
         return StoredFile(path=name, size=sum(sizes), sha256="0" * 64)
 
     program = _Program(tmp_path, {"f": b"x" * 50_000}, 0.001)
-    wait_until(lambda: (tmp_path / "f").exists(), what="the file is begun")
+    wait_until((tmp_path / "f").exists, what="the file is begun")
     with Follower(put) as follower:
         while program.running:
             follower.look([tmp_path / "f"])
