@@ -18,8 +18,9 @@ from gs_backup_assets.words import counted
 OURS = "gs-backup-"
 UNFINISHED_DAYS = 7
 OLD_VERSION_DAYS = 30
-# What is archived cannot be read at once. Manifests, proofs and wrapped keys must be: they are smaller than this.
-ARCHIVED_ABOVE_BYTES = 16 << 20
+# What is archived cannot be read at once. Manifests, proofs and wrapped keys must be, and segments of the write-ahead log
+# (16 MiB before compression, and an envelope): they are smaller than this.
+ARCHIVED_ABOVE_BYTES = 17 << 20
 ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
 # S3 moves objects down this list only ("Transitioning objects using Amazon S3 Lifecycle").

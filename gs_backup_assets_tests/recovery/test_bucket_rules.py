@@ -200,7 +200,7 @@ def test_the_difference_reads_like_sentences() -> None:
     assert lines[0] == "  logs: below logs/: DELETE objects after 1 day"
     assert [line[:2] for line in lines[1:]] == ["+ "] * 3
     assert lines[1].endswith("below prod/: end uploads that are not completed after 7 days")
-    assert lines[3].endswith("above 16777216 bytes: move objects to GLACIER after 30 days")
+    assert lines[3].endswith("above 17825792 bytes: move objects to GLACIER after 30 days")
     assert difference(ours, ours[:1])[1].startswith("- ")
 
 
