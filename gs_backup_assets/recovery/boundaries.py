@@ -14,11 +14,13 @@ from gs_backup_assets.postgres.connection import Connection, query
 from gs_backup_assets.postgres.toolchain import Toolchain
 from gs_backup_assets.postgres.wal import Lsn
 from gs_backup_assets.postgres.waldump import Commit, read_wal
+from gs_backup_assets.recovery.equality import not_verified
 from gs_backup_assets.recovery.recover import Achieved
 from gs_backup_assets.system.workspace import workspace
 
 _MOST = 1000  # commits on each side of the point that the server is asked about
 _MOST_FINDINGS = 20
+_FORGOTTEN = "forgotten"
 _HALF = 1 << 31
 _WHOLE = 1 << 32
 _LOST = "Do not rely on a recovery to this point. Keep the report, and compare the archived log with the other store."
@@ -128,15 +130,16 @@ def target_reached(boundaries: Boundaries, achieved: Achieved) -> CheckResult:
 def commits_before_present(connection: Connection, commits: Sequence[Commit]) -> CheckResult:
     """Whether the server knows the transactions as committed. Ask before it begins transactions of its own."""
     name = "commits_before_present"
-    metrics: dict[str, float | int] = {"commits_before": len(commits)}
     if not commits:
-        finding = Finding(
-            code="NO_COMMITS", message="The archived log has no commit before the point.", hint="Choose a later one."
-        )
-        summary = "there is no commit before the point to ask for"
-        return CheckResult(name=name, status=Status.NOT_VERIFIED, summary=summary, findings=(finding,))
-    known = _committed(connection, commits)
-    missing = [commit for commit in commits if commit not in known]
+        reason = "the archived log has no commit before the point"
+        return not_verified(name, reason, code="NO_COMMITS", hint="Choose a later point.")
+    known = _statuses(connection, commits)
+    # Of transactions before the oldest one that may still matter, the server has thrown its books away.
+    missing = [commit for commit in commits if known[commit] not in ("committed", _FORGOTTEN)]
+    asked = [commit for commit in commits if known[commit] != _FORGOTTEN]
+    if not asked:
+        reason = f"the server has no record any more of the {len(commits)} transactions before the point"
+        return not_verified(name, reason, code="COMMITS_FORGOTTEN", hint="Choose a later point.")
     findings = tuple(
         Finding(
             code="COMMIT_MISSING",
@@ -145,17 +148,18 @@ def commits_before_present(connection: Connection, commits: Sequence[Commit]) ->
         )
         for c in missing[:_MOST_FINDINGS]
     )
-    metrics["commits_missing"] = len(missing)
-    summary = f"{len(missing)} of {len(commits)} commits before the point are missing"
+    metrics: dict[str, float | int] = {"commits_before": len(asked), "commits_missing": len(missing)}
+    summary = f"{len(missing)} of {len(asked)} commits before the point are missing"
     if not missing:
-        summary = f"all {len(commits)} commits before the point that were asked for are there"
+        summary = f"all {len(asked)} commits before the point that were asked for are there"
     status = Status.FAILED if missing else Status.PASSED
     return CheckResult(name=name, status=status, summary=summary, findings=findings, metrics=metrics)
 
 
 def commits_after_absent(connection: Connection, commits: Sequence[Commit]) -> CheckResult:
     """Whether the server knows none of the transactions as committed. Ask before it begins any of its own."""
-    there = _committed(connection, commits)
+    known = _statuses(connection, commits)
+    there = [commit for commit in commits if known[commit] == "committed"]
     findings = tuple(
         Finding(
             code="COMMIT_UNEXPECTED",
@@ -176,11 +180,12 @@ def commits_after_absent(connection: Connection, commits: Sequence[Commit]) -> C
     )
 
 
-def _committed(connection: Connection, commits: Sequence[Commit]) -> list[Commit]:
-    """Those of the transactions that are committed by the server's own books (pg_xact_status)."""
+def _statuses(connection: Connection, commits: Sequence[Commit]) -> dict[Commit, str]:
+    """What the server's own books say of transactions (pg_xact_status)."""
     ((upcoming,),) = query(connection, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
     # A commit record has the lower 32 bits: the nearest number with them is meant.
     full = {upcoming + (commit.xid - upcoming + _HALF) % _WHOLE - _HALF: commit for commit in commits}
     past = [number for number in full if 0 < number < upcoming]  # to ask for a number of the future is an error
-    sql = "SELECT n, pg_xact_status(n::text::xid8) FROM unnest(%s::bigint[]) AS n ORDER BY n"
-    return [full[number] for number, status in query(connection, sql, (past,)) if status == "committed"]
+    sql = "SELECT n, coalesce(pg_xact_status(n::text::xid8), %s) FROM unnest(%s::bigint[]) AS n"
+    known = {full[number]: str(status) for number, status in query(connection, sql, (_FORGOTTEN, past))}
+    return {commit: known.get(commit, "in the future") for commit in commits}

@@ -10,15 +10,16 @@ import gs_backup_assets
 from gs_backup_assets.catalogue.audit import Author, failure_noted, note
 from gs_backup_assets.catalogue.coverage import Window
 from gs_backup_assets.catalogue.drills import BoundaryRecord, DrillRecord, put_drill
+from gs_backup_assets.catalogue.physical_manifest import PhysicalManifest
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
 from gs_backup_assets.catalogue.restore_points import RestorePointRecord, read_point
 from gs_backup_assets.catalogue.verdict import CheckResult
-from gs_backup_assets.catalogue.wal_archive import archived_clusters
+from gs_backup_assets.catalogue.wal_archive import Archived, WalArchive, archived_clusters
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.postgres.connection import connect
 from gs_backup_assets.postgres.toolchain import choose_own_major
-from gs_backup_assets.postgres.wal import Lsn
+from gs_backup_assets.postgres.wal import Lsn, Segment
 from gs_backup_assets.postgres.waldump import Commit
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.base_backup import week_of
@@ -39,6 +40,7 @@ from gs_backup_assets.recovery.wal_access import open_archive
 from gs_backup_assets.recovery.wal_checks import Surveyed, survey_and_judge
 from gs_backup_assets.vault.opening import Vault, Which
 
+_OLDER_SEGMENTS = 4
 _COMMITS = ("target_reached", "commits_before_present", "commits_after_absent")
 _EQUALITY = ("rows_equal", "contents_equal", "schema_equal", "sequences_equal")
 
@@ -161,10 +163,28 @@ def _boundaries(
     try:
         with progress.stage("boundaries"):
             toolchain = choose_own_major(plan.base.release)
-            return read_boundaries(archive, toolchain, plan.segments, plan.target, plan.stop_at)
+            segments = (*_older(archive, plan), *plan.segments)
+            return read_boundaries(archive, toolchain, segments, plan.target, plan.stop_at)
     except StoreError as error:
         found.leave_open(error, "commits_before_present", "commits_after_absent")
         return None
+
+
+def _older(archive: WalArchive, plan: RecoveryPlan) -> tuple[Archived, ...]:
+    """Some log from before the base backup: soon after it there may be no commit, and those before must be there."""
+    first = plan.segments[0].segment if plan.segments else _last_of_base(plan.base)
+    there = {a.segment: a for a in archive.segments(plan.base.timeline) if not a.partial}
+    found: list[Archived] = []
+    for back in range(1, _OLDER_SEGMENTS + 1):
+        archived = there.get(Segment(plan.base.timeline, first.number - back, first.size))
+        if archived is None:
+            break
+        found.insert(0, archived)
+    return tuple(found)
+
+
+def _last_of_base(base: PhysicalManifest) -> Segment:
+    return Segment.at(Lsn.parse(base.stop_lsn), base.timeline, base.wal_segment_bytes)
 
 
 def _rpo(surveyed: Surveyed) -> CheckResult:
@@ -219,13 +239,17 @@ def _boundary(commits: tuple[Commit, ...]) -> BoundaryRecord | None:
 
 
 def _keep(vault: Vault, record: DrillRecord) -> list[StoreError]:
-    """Store the record in every store; returns the refusals. When none has kept it, its StoreError is raised."""
+    """Store the record in every store; returns the refusals.
+
+    When none has kept it, its StoreError is raised, but for the refusal to a prover that has no right but to read.
+    """
     refusals = []
     for store in vault.named().values():
         try:
             put_drill(store, record)
         except StoreError as error:
             refusals.append(error)
-    if len(refusals) == len(vault.named()):
-        raise refusals[0]
+    failures = [refusal for refusal in refusals if refusal.code != "STORE_ACCESS_DENIED"]
+    if failures and len(refusals) == len(vault.named()):
+        raise failures[0]
     return refusals
