@@ -74,7 +74,7 @@ def create(  # noqa: PLR0917 - Typer makes its options of them
     from gs_backup_assets.catalogue.audit import Author, failure_noted, note
     from gs_backup_assets.postgres.connection import target_from_environment
     from gs_backup_assets.recovery.replica_create import create_replica
-    from gs_backup_assets.recovery.replica_source import from_store, restore_command
+    from gs_backup_assets.recovery.replica_source import archive_environment, from_store, restore_command
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database)
@@ -91,6 +91,7 @@ def create(  # noqa: PLR0917 - Typer makes its options of them
             terminal_progress(),
             slot=configured.slot if configured else None,
             restore_command=restore_command(settings, config),
+            environment=archive_environment(settings) if settings.wal is not None else None,
             port=port,
             start=start,
             fill=fill,

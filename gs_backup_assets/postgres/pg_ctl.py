@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from gs_backup_assets.errors import ProgramError
@@ -13,14 +13,22 @@ from gs_backup_assets.system.programs import run
 _START_SECONDS = 120
 
 
-def start_server(toolchain: Toolchain, data: Path, log: Path, account: Account) -> None:
-    """Start a server on its own settings and wait until it answers. ProgramError (`SERVER_NOT_STARTED`)."""
-    # A restore_command has to open the store: the server gets our environment, but for what is libpq's.
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PG") and name != "HOME"}
+def start_server(
+    toolchain: Toolchain,
+    data: Path,
+    log: Path,
+    account: Account,
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Start a server on its own settings and wait until it answers. ProgramError (`SERVER_NOT_STARTED`).
+
+    `environment` is what its restore_command needs to open the store; of ours it gets nothing else.
+    """
     finished = run(
         [toolchain.program("pg_ctl"), "-D", data, "-l", log, "-w", "-t", str(_START_SECONDS), "start"],
         account=account,
-        environment={**ours, "HOME": str(data)},
+        environment={**(environment or {}), "HOME": str(data)},
     )
     if finished.status != 0:
         raise ProgramError("SERVER_NOT_STARTED", f"The server did not start: {tail(log)}", "Correct what its log says.")

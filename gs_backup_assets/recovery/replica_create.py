@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ def create_replica(
     *,
     slot: str | None = None,
     restore_command: str | None = None,
+    environment: Mapping[str, str] | None = None,
     port: int | None = None,
     start: bool = False,
     fill: Fill | None = None,
@@ -60,7 +61,8 @@ def create_replica(
 
     `fill` brings the files from elsewhere; without it pg_basebackup copies them from the primary. `port` is written
     into its settings: on the primary's own machine it must be another one. With `start` it is started, and waited for
-    until it streams. After an error the slot is dropped and everything that was made is removed.
+    until it streams; `environment` is what its restore_command needs. After an error the slot is dropped and
+    everything that was made is removed.
 
     Raises ConfigError: `INTO_NOT_EMPTY`, `INTO_UNUSABLE`, `SLOT_EXISTS`, `NAME_INVALID`; SourceError: those of
     `identify`, `REPLICA_NOT_STREAMING`; ProgramError.
@@ -102,7 +104,7 @@ def create_replica(
         if start:
             with progress.stage("start"):
                 undo.callback(stop_server, toolchain, into, account)
-                start_server(toolchain, into, beside.log, account)
+                start_server(toolchain, into, beside.log, account, environment=environment)
                 _wait_until_it_streams(primary, slot, beside.log)
         undo.pop_all()  # nothing went wrong: all of it stays
     guardian.forget_folder(into)
@@ -127,6 +129,10 @@ class _Beside:
         self.log = data.with_name(f"{data.name}.log")
         self.tablespaces = data.with_name(f"{data.name}.tablespaces")
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return self.passfile, self.log, self.tablespaces
+
     def remove(self) -> None:
         self.passfile.unlink(missing_ok=True)
         self.log.unlink(missing_ok=True)
@@ -137,6 +143,11 @@ def _make_folder(into: Path, beside: _Beside, account: Account) -> None:
     """An empty folder that belongs to the account; the guardian removes it when this process is killed."""
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise ConfigError("INTO_NOT_EMPTY", f"{into} is there already.", "Name a folder that is new, or empty.")
+    for path in beside.paths:
+        if path.exists():
+            raise ConfigError(
+                "INTO_NOT_EMPTY", f"{path} is there already: it is another replica's.", "Choose another --into."
+            )
     there = into.is_dir()
     try:
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -150,6 +161,7 @@ def _make_folder(into: Path, beside: _Beside, account: Account) -> None:
     except OSError as error:
         if not there:
             shutil.rmtree(into, ignore_errors=True)
+        beside.remove()
         guardian.forget_folder(into)
         raise ConfigError(
             "INTO_UNUSABLE", f"{into} cannot be made: {error.strerror or error}.", "Choose another folder."

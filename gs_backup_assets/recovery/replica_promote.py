@@ -16,7 +16,7 @@ from gs_backup_assets.postgres.standby import (
     primary_state,
     standby_state,
 )
-from gs_backup_assets.postgres.wal import PAGE_BYTES, Lsn
+from gs_backup_assets.postgres.wal import DEFAULT_SEGMENT_BYTES, PAGE_BYTES, Lsn
 from gs_backup_assets.recovery.wal_access import open_archive
 from gs_backup_assets.vault.opening import Vault
 
@@ -161,6 +161,8 @@ def _archive(settings: DatabaseSettings, vault: Vault, state: StandbyState, *, f
     received = max(Lsn.parse(state.receive_lsn or "0/0"), Lsn.parse(state.replay_lsn or "0/0"))
     try:
         archive = open_archive(settings, vault.primary, state.system_identifier)
+        size = archive.stored_segment_bytes() or DEFAULT_SEGMENT_BYTES
+        archive = open_archive(settings, vault.primary, state.system_identifier, segment_bytes=size)
         segments = archive.segments(state.timeline)
     except BackupError as error:
         return _result(

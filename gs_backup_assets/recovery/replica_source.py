@@ -11,6 +11,7 @@ from pathlib import Path
 from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
 from gs_backup_assets.catalogue.chains import chain_of
 from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.config_sections import KmsEncryption, RawKeyConfig, S3StoreConfig
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.replica_create import Fill
@@ -32,6 +33,18 @@ def restore_command(settings: DatabaseSettings, config: Path | None) -> str | No
     file = (config or settings.folder / "backup.yaml").absolute()
     words = [program, "wal", "fetch", "--config", str(file), "--database", settings.name]
     return f"{' '.join(shlex.quote(word) for word in words).replace('%', '%%')} %f %p || exit 1"
+
+
+def archive_environment(settings: DatabaseSettings) -> dict[str, str]:
+    """The variables that `restore_command` needs to open the stores, and no others, as far as they are set."""
+    stores = [store for store in (settings.stores.primary, settings.stores.offsite) if isinstance(store, S3StoreConfig)]
+    names = {name for store in stores for name in (store.access_key_env, store.secret_key_env)}
+    if stores or isinstance(settings.encryption, KmsEncryption):
+        names |= {name for name in os.environ if name.startswith("AWS_")}
+    if settings.encryption is not None:
+        keys = (settings.encryption, *settings.encryption.previous)
+        names |= {key.key_env for key in keys if isinstance(key, RawKeyConfig)}
+    return {name: os.environ[name] for name in names if name is not None and name in os.environ}
 
 
 def from_store(settings: DatabaseSettings, vault: Vault, wanted: str) -> Fill:

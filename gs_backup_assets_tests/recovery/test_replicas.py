@@ -16,16 +16,21 @@ import pytest
 
 from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.config import DatabaseSettings, load_config
+from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.postgres.connection import connect, query, target_from_url
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.base_backup import take_base_backup, week_of
+from gs_backup_assets.recovery.replica_promote import check_promotion
+from gs_backup_assets.recovery.replica_source import archive_environment
 from gs_backup_assets.recovery.replicas import observe_replicas
 from gs_backup_assets.system.account import server_account
 from gs_backup_assets.system.programs import run
 from gs_backup_assets.vault.opening import open_store
+from gs_backup_assets_tests.chain import settings_in
 from gs_backup_assets_tests.conftest import free_port
 from gs_backup_assets_tests.processes import open_folder, processes_with, wait_until
 from gs_backup_assets_tests.production import DATABASE, SUPERUSER, Production, new_folder, production
+from gs_backup_assets_tests.recovery.recover_site import site as recover_site
 
 PASSWORD = "pa:ss'w\\ord 7"
 ROLE = "replicator"
@@ -329,3 +334,56 @@ def test_from_a_base_backup_only_with_an_archive(site: Site) -> None:
     answer = site.verb("create", "--into", str(site.data), "--from-backup", "latest", status=2)
     assert answer["error"]["code"] == "NO_ARCHIVE"
     assert not site.data.exists() and not site.primary.sql("SELECT 1 FROM pg_replication_slots")
+
+
+def test_log_that_is_only_in_the_archive_speaks_against_a_promotion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        recover_site(tmp_path, wal={}, replicas={"spare": {"url_env": "SPARE"}}) as place,
+        place.server.standby() as standby,
+    ):
+        monkeypatch.setenv("TEST_DATABASE_URL", place.server.url)
+        monkeypatch.setenv("SPARE", standby.url)
+
+        def statuses() -> dict[str, str]:
+            checked = check_promotion(place.settings, place.vault, "spare")
+            return {check.name: check.status.value for check in checked.checks}
+
+        place.archive()
+        caught_up = {"primary_gone": "failed", "caught_up": "passed", "archive_replayed": "passed"}
+        wait_until(lambda: statuses() == caught_up, what="the standby has all, and the primary is there")
+        standby.sql("ALTER SYSTEM SET primary_conninfo = ''")
+        standby.sql("SELECT pg_reload_conf()")
+        wait_until(lambda: not standby.sql("SELECT 1 FROM pg_stat_wal_receiver"), what="it is cut off")
+        place.server.sql("INSERT INTO t SELECT generate_series(1, 20000)")
+        place.archive()
+        assert statuses() == {"primary_gone": "failed", "caught_up": "failed", "archive_replayed": "failed"}
+        place.server.kill()
+        checked = check_promotion(place.settings, place.vault, "spare")
+        (against,) = checked.against
+        assert against.findings[0].code == "BEHIND_ARCHIVE" and "no restore_command" in against.summary
+        standby.sql("ALTER SYSTEM SET restore_command = 'false'")
+        standby.sql("SELECT pg_reload_conf()")
+        wait_until(lambda: statuses()["archive_replayed"] == "passed", what="the promotion would bring it in")
+        with pytest.raises(ConfigError, match="REPLICA_UNKNOWN"):
+            check_promotion(place.settings, place.vault, "other")
+
+
+def test_what_another_replica_left_beside_is_left_alone(site: Site) -> None:
+    left = site.folder / "spare.tablespaces" / "16400"
+    left.mkdir(parents=True)
+    answer = site.verb("create", "--into", str(site.data), status=2)
+    assert answer["error"]["code"] == "INTO_NOT_EMPTY"
+    assert left.is_dir() and not site.data.exists()
+    assert not site.primary.sql("SELECT 1 FROM pg_replication_slots")
+
+
+def test_a_server_gets_only_what_its_restore_command_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KEY", "OLD_KEY", "AWS_PROFILE", "STORE_KEY", "STORE_SECRET", "DATABASE_URL"):
+        monkeypatch.setenv(name, "x")
+    raw = {"kind": "raw-aes-256", "key_env": "KEY", "previous": [{"kind": "raw-aes-256", "key_env": "OLD_KEY"}]}
+    assert set(archive_environment(settings_in(tmp_path, encryption=raw))) == {"KEY", "OLD_KEY"}
+    bucket = {"kind": "s3", "bucket": "bbb", "access_key_env": "STORE_KEY", "secret_key_env": "STORE_SECRET"}
+    names = set(archive_environment(settings_in(tmp_path, stores={"primary": bucket})))
+    assert {"STORE_KEY", "STORE_SECRET", "AWS_PROFILE"} <= names and not names & {"DATABASE_URL", "KEY"}
