@@ -29,6 +29,7 @@ from gs_backup_assets.recovery.diagnosis import Diagnosis, failed, listed, not_v
 from gs_backup_assets.recovery.doctor_bucket import examine_bucket
 from gs_backup_assets.recovery.doctor_key import encryption_key
 from gs_backup_assets.recovery.doctor_physical import examine_physical
+from gs_backup_assets.recovery.doctor_wal import examine_wal
 from gs_backup_assets.words import counted
 
 __all__ = ["Diagnosis", "examine"]
@@ -103,6 +104,8 @@ def examine(settings: DatabaseSettings, *, thorough: bool = False) -> tuple[Diag
         diagnoses += examine_bucket(settings, "offsite")
     if settings.physical is not None:
         diagnoses += examine_physical(settings, settings.physical, _guarded)
+    if settings.wal is not None:
+        diagnoses += examine_wal(settings, settings.wal, _guarded)
     diagnoses += [_guarded("encryption_key", lambda: encryption_key(settings)), machine.alerts(settings)]
     return tuple(diagnoses)
 
