@@ -30,7 +30,7 @@ from gs_backup_assets.recovery.storing import store_files
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.encryption import BackupCipher, Identity
 from gs_backup_assets.vault.local import LocalStore
-from gs_backup_assets.vault.pipeline import BLOCK, Hashing
+from gs_backup_assets.vault.pipeline import BLOCK, Counting, Hashing
 from gs_backup_assets.vault.s3 import S3Store
 from gs_backup_assets_tests.catalogue.manifests import made_up, proof_of
 from gs_backup_assets_tests.s3_server import S3Server, credentials_in_environment, running
@@ -103,9 +103,9 @@ def _transfers(folder: Path, server: S3Server, megabytes: int, rounds: int) -> d
 
 
 def _fetch(store: S3Store, key: str, cipher: BackupCipher, into: Path) -> None:
-    """As a proof does: read, hash what rests, decrypt, hash what comes out, write."""
+    """As a proof does: read, decrypt what is authenticated, hash what comes out, write."""
     with store.open(key) as stream, open(into, "wb") as sink:
-        plain = Hashing(cipher.decrypting(Hashing(stream), "file"))
+        plain = Hashing(cipher.decrypting(Counting(stream), "file"))
         while block := plain.read(BLOCK):
             sink.write(block)
 

@@ -14,15 +14,15 @@ from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, Ver
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.progress import Stage
+from gs_backup_assets.recovery.checked_reading import ANOTHER, CheckedReading
 from gs_backup_assets.recovery.keyring import OF_THE_BACKUP, find_cipher
 from gs_backup_assets.recovery.storing import FILES_AT_A_TIME
 from gs_backup_assets.system.crew import GoOn, side_by_side
 from gs_backup_assets.vault.encryption import BackupCipher
 from gs_backup_assets.vault.pipeline import BLOCK, Hashing, drain
-from gs_backup_assets.vault.store import Store, keys
+from gs_backup_assets.vault.store import Source, Store, keys
 
 CHECK = "stored_bytes_match"
-_ANOTHER = "Use another backup, or another copy of this one; `gs-backup list` shows which are proven."
 _BESIDE = (f"{manifests.PROOFS}/", f"{manifests.KEYS}/")
 
 
@@ -118,7 +118,7 @@ def _sums_differ(store: Store, entry: AnyEntry) -> list[Finding]:
     with store.open(key) as stream:
         if stream.read() == _expected_sums(store, entry):
             return []
-    return [Finding(code="SUMS_DIFFER", message=f"{SUMS} does not agree with the manifest.", hint=_ANOTHER)]
+    return [Finding(code="SUMS_DIFFER", message=f"{SUMS} does not agree with the manifest.", hint=ANOTHER)]
 
 
 def strangers(manifest: BackupManifest, there: Iterable[str]) -> list[Finding]:
@@ -144,43 +144,44 @@ def _read_file(store: Store, manifest: BackupManifest, file: StoredFile, moved: 
 def _fetch_file(
     store: Store, manifest: BackupManifest, file: StoredFile, moved: _Moved, *, into: Path, cipher: BackupCipher | None
 ) -> Finding | None:
-    source = _open(store, manifest, file)
-    if isinstance(source, Finding):
-        return source
     path = into / file.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    wrong: StoreError | None = None
-    with source, open(path, "wb") as sink:
-        stored = Hashing(source, moved)
-        plain = stored if cipher is None else Hashing(cipher.decrypting(stored, file.path))
-        try:
-            while block := plain.read(BLOCK):
+
+    def write(source: Source) -> None:
+        with open(path, "wb") as sink:
+            while block := source.read(BLOCK):
                 sink.write(block)
-        except StoreError as error:
-            if error.code not in OF_THE_BACKUP:
-                raise
-            wrong = error
-        drain(stored)  # behind the end of an envelope there must be nothing
+
+    try:
+        attempt = CheckedReading(store, manifest, cipher).attempt(file, write, moved)
+    except StoreError as error:
+        return _not_there(file, error)
+    if attempt.intact:
+        return None
     # Bytes that are not those of the manifest are told as such; an envelope is blamed when they are.
-    differs = _differs(manifest, file, stored.size, stored.sha256)
+    differs = _read_file(store, manifest, file, lambda _size: None)
     if differs is not None:
         return differs
-    if wrong is not None:
-        return Finding(code=wrong.code, message=wrong.message, hint=_ANOTHER)
-    if (plain.size, plain.sha256) != (file.size, file.sha256):
-        return _finding(file, "FILE_DIFFERS", "what comes out of the envelope is not what the manifest says.")
-    return None
+    if attempt.error is None:
+        return _finding(file, "FILE_DIFFERS", "what comes out is not what the manifest says.")
+    if attempt.error.code not in OF_THE_BACKUP:
+        raise attempt.error
+    return Finding(code=attempt.error.code, message=attempt.error.message, hint=ANOTHER)
 
 
 def _open(store: Store, manifest: BackupManifest, file: StoredFile) -> BinaryIO | Finding:
     try:
         return store.open(f"{manifest.folder}/{file.stored_path}")
     except StoreError as error:
-        if error.code == "OBJECT_MISSING":
-            return _finding(file, "FILE_MISSING", "it is not in the store.")
-        if error.code == "KEY_INVALID":  # a link in place of the file: what it leads to is not ours
-            return _finding(file, "FILE_NOT_OURS", error.message)
-        raise
+        return _not_there(file, error)
+
+
+def _not_there(file: StoredFile, error: StoreError) -> Finding:
+    if error.code == "OBJECT_MISSING":
+        return _finding(file, "FILE_MISSING", "it is not in the store.")
+    if error.code == "KEY_INVALID":  # a link in place of the file: what it leads to is not ours
+        return _finding(file, "FILE_NOT_OURS", error.message)
+    raise error
 
 
 def _differs(manifest: BackupManifest, file: StoredFile, size: int, sha256: str) -> Finding | None:
@@ -198,4 +199,4 @@ def _differs(manifest: BackupManifest, file: StoredFile, size: int, sha256: str)
 
 
 def _finding(file: StoredFile, code: str, message: str) -> Finding:
-    return Finding(code=code, message=f"{file.stored_path}: {message}", hint=_ANOTHER)
+    return Finding(code=code, message=f"{file.stored_path}: {message}", hint=ANOTHER)

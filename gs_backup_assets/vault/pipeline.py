@@ -16,14 +16,27 @@ def _nothing(_bytes: int) -> None:
     pass
 
 
-class Hashing:
-    """A source that hashes what is read from another one, and tells how many bytes went by."""
+class Counting:
+    """A source that tells how many bytes of another one went by."""
 
     def __init__(self, source: Source, advance: Callable[[int], None] = _nothing) -> None:
         self._source = source
         self._advance = advance
-        self._digest = hashlib.sha256()
         self.size = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self.size += len(data)
+        self._advance(len(data))
+        return data
+
+
+class Hashing(Counting):
+    """A source that hashes what is read from another one, and tells how many bytes went by."""
+
+    def __init__(self, source: Source, advance: Callable[[int], None] = _nothing) -> None:
+        super().__init__(source, advance)
+        self._digest = hashlib.sha256()
 
     @property
     def sha256(self) -> str:
@@ -31,10 +44,8 @@ class Hashing:
         return self._digest.hexdigest()
 
     def read(self, size: int = -1, /) -> bytes:
-        data = self._source.read(size)
+        data = super().read(size)
         self._digest.update(data)
-        self.size += len(data)
-        self._advance(len(data))
         return data
 
 
