@@ -31,6 +31,10 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "rpo_seconds": ("How much would be lost now.", "data_class"),
     "rto_target_seconds": ("How soon it must be back.", "data_class"),
     "rto_seconds": ("How soon it would be back, as the last proof that succeeded measured it.", "data_class"),
+    "base_backups": ("Base backups in the primary store.",),
+    "last_base_backup_age_seconds": ("Age of the newest base backup.",),
+    "last_base_backup_size_bytes": ("What the newest base backup takes up in the store.",),
+    "wal_archived_age_seconds": ("How long ago the archive was last known to be where the server was.",),
     "wal_archived_position_bytes": ("Position up to which the archive had the write-ahead log.",),
     "wal_server_position_bytes": ("Position up to which the server had flushed it.",),
     "wal_lag_bytes": ("Bytes of the write-ahead log that the archive lacked.",),
@@ -68,14 +72,10 @@ def _metrics(snapshot: Snapshot) -> Iterator[Metric]:
         for name, (words, *labels) in METRICS.items()
     }
     for detail in snapshot.details:
-        for name, value, *labels in (
-            *_of_status(detail),
-            *_of_backups(detail),
-            *_of_recovery(detail),
-            *_of_wal(detail),
-        ):
-            if value is not None:
-                families[name].add_metric((detail.status.database, *labels), float(value))
+        for samples in (_of_status, _of_backups, _of_recovery, _of_the_cluster):
+            for name, value, *labels in samples(detail):
+                if value is not None:
+                    families[name].add_metric((detail.status.database, *labels), float(value))
     yield from families.values()
 
 
@@ -115,10 +115,16 @@ def _of_recovery(detail: Detail) -> Iterator[Sample]:
         yield ("rto_seconds", goal.rto_seconds, goal.name)
 
 
-def _of_wal(detail: Detail) -> Iterator[Sample]:
-    position = detail.position
+def _of_the_cluster(detail: Detail) -> Iterator[Sample]:
+    one, now, position = detail.status, detail.reading.now, detail.position
+    if one.latest_base_backup is not None:
+        yield ("base_backups", one.total_base_backups)
+        yield ("last_base_backup_age_seconds", one.latest_base_backup.age / 1000)
+        yield ("last_base_backup_size_bytes", one.latest_base_backup.size)
+    if one.wal_archived_at is not None:
+        yield ("wal_archived_age_seconds", max(0.0, (now - one.wal_archived_at).total_seconds()))
     if position is not None:
         yield ("wal_archived_position_bytes", Lsn.parse(position.archived_lsn).value)
         yield ("wal_server_position_bytes", Lsn.parse(position.server_lsn).value)
         yield ("wal_lag_bytes", position.lag_bytes)
-        yield ("wal_position_age_seconds", max(0.0, (detail.reading.now - position.at).total_seconds()))
+        yield ("wal_position_age_seconds", max(0.0, (now - position.at).total_seconds()))

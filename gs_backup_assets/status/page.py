@@ -111,6 +111,10 @@ def _facts(one: DatabaseStatus) -> Iterator[Fact]:
     if one.latest_backup is not None and one.latest_backup != one.last_proven:
         newest = one.latest_backup
         yield Fact("Newest backup", f"{_ms(newest.age)} ago", newest.verdict.value.replace("_", " ").lower())
+    if one.latest_base_backup is not None:
+        yield Fact("Base backup", f"{_ms(one.latest_base_backup.age)} ago", time_text(one.latest_base_backup.created))
+    if one.wal_archived_at is not None:
+        yield Fact("Log archived up to", time_text(one.wal_archived_at))
     for goal in one.objectives:
         if goal.rto_seconds is not None:
             note = f"target {_seconds(goal.rto_target_seconds)}"
