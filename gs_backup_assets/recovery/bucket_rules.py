@@ -18,7 +18,7 @@ from gs_backup_assets.words import counted
 OURS = "gs-backup-"
 UNFINISHED_DAYS = 7
 OLD_VERSION_DAYS = 30
-# What is archived cannot be read at once. Manifests, proofs and wrapped keys must be, and segments of the write-ahead log
+# What is archived cannot be read at once. Manifests, proofs, wrapped keys and segments of the write-ahead log must be
 # (16 MiB before compression, and an envelope): they are smaller than this.
 ARCHIVED_ABOVE_BYTES = 17 << 20
 ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})

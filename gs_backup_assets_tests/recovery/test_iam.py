@@ -14,23 +14,33 @@ from typing import Any
 import pytest
 
 from gs_backup_assets.catalogue.audit import AuditLog, Author, mirror
-from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.catalogue import Catalogue, PhysicalCatalogue
 from gs_backup_assets.catalogue.verdict import Status, Verdict
+from gs_backup_assets.catalogue.wal_positions import Position, put_position
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.postgres.cluster import Cluster
+from gs_backup_assets.postgres.wal import PAGE_BYTES
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery import doctor_machine
 from gs_backup_assets.recovery.bucket_setup import apply_rules, plan_rules
 from gs_backup_assets.recovery.doctor_bucket import CHECKS, bucket_config, examine_bucket, open_bucket
 from gs_backup_assets.recovery.holding import hold_backup, release_backup
+from gs_backup_assets.recovery.keyring import begin_encryption
 from gs_backup_assets.recovery.offsite import copy_backup, mirror_beside, uncopied
 from gs_backup_assets.recovery.offsite_check import compare_copy
+from gs_backup_assets.recovery.offsite_wal import mirror_wal
 from gs_backup_assets.recovery.proving import Proved, prove_and_record
+from gs_backup_assets.recovery.pruning_store import plan_store, prune_store
 from gs_backup_assets.recovery.rewrapping import rewrap_backups
 from gs_backup_assets.recovery.stored_bytes import check_stored_bytes, write_sums
 from gs_backup_assets.recovery.take import partition_of, take_backup
+from gs_backup_assets.recovery.wal_access import open_archive
+from gs_backup_assets.vault.keys import load_key
 from gs_backup_assets.vault.opening import Vault, open_configured, open_vault
+from gs_backup_assets.vault.store import Store
+from gs_backup_assets_tests.catalogue.physical import made_up_base, shelve_base
+from gs_backup_assets_tests.catalogue.wal import SEGMENT_BYTES, SYSTEM, log_of, put_segments, segment
 from gs_backup_assets_tests.chain import execute, throwaway_beside
 from gs_backup_assets_tests.conftest import fresh_database
 from gs_backup_assets_tests.iam import (
@@ -49,7 +59,7 @@ from gs_backup_assets_tests.iam import (
     policy,
     recording,
 )
-from gs_backup_assets_tests.recovery.shelves import NOW, fill, id_of, keeper, shelve
+from gs_backup_assets_tests.recovery.shelves import NOW, fill, id_of, keeper, shelve, taken
 from gs_backup_assets_tests.s3_server import REGION, MotoServer, running
 
 BY = Author("somebody", "test")
@@ -167,9 +177,33 @@ def write(scene: Scene, cluster: Cluster) -> None:
     with Progress().stage("compare") as stage:
         for read_back in (False, True):
             assert compare_copy(primary, offsite, entry, stage, read_back=read_back).status is Status.PASSED
+    base = made_up_base(datetime.now(timezone.utc), database=settings.name)
+    assert settings.encryption is not None
+    _, record = begin_encryption(primary, load_key(settings.encryption, settings.folder), base)
+    shelve_base(primary, base.model_copy(update={"encryption": record}), Verdict.NOT_VERIFIED)
+    copy_backup(primary, offsite, PhysicalCatalogue(primary, settings.name).find(base.id), Progress())
+    _write_log(settings, primary, offsite)
     AuditLog(primary, settings.name).append(BY, "copy", {"backup": entry.id}, "passed")
     assert mirror(primary, offsite, settings.name) == 1
     mirror_beside(primary, offsite, settings.name)
+
+
+def _write_log(settings: DatabaseSettings, primary: Store, offsite: Store) -> None:
+    """Parts of segments and positions come and go, whole segments stay; all of it off-site as well."""
+    log = open_archive(settings, primary, SYSTEM, writing=True, segment_bytes=SEGMENT_BYTES)
+    log.put(segment(3), log_of(segment(3)))
+    for pages in (1, 2):
+        log.put_partial(segment(4), log_of(segment(4), written=pages * PAGE_BYTES))
+        for number in range(4):
+            at = datetime.now(timezone.utc) + timedelta(seconds=10 * pages + number)
+            position = Position(
+                system_identifier=SYSTEM, timeline=1, at=at, server_lsn="0/400000", archived_lsn="0/400000"
+            )
+            put_position(primary, settings.name, position)
+        assert mirror_wal(primary, offsite, settings.name, Progress()).findings == ()
+    log.put(segment(4), log_of(segment(4)))
+    log.drop_partials(segment(4))
+    assert mirror_wal(primary, offsite, settings.name, Progress()).removed == 1
 
 
 def prove(scene: Scene, cluster: Cluster) -> None:
@@ -188,25 +222,40 @@ def prune(scene: Scene, cluster: Cluster) -> None:
     for place, store in scene.admin.named().items():
         fill(store, (0, 1, 2, 3))
         raced = shelve(store, 4)
+        bases = [shelve_base(store, made_up_base(taken(age), start=start)) for age, start in ((5, 10), (4.5, 20))]
+        for age, start in ((1.2, 28), (0.1, 30)):
+            shelve_base(store, made_up_base(taken(age), start=start))
+        put_segments(store, (5, 10, 30))
         store.put_bytes(b"x", f"shop/logical/2026-01-01/20260101T000000Z/dump/{place}.dat")
-        with pytest.raises(OSError, match="broken off"):
-            store.put(
-                BreaksOff(), "shop/logical/2026-01-01/20260101T000000Z/dump/large.dat", size=_BROKEN_OFF, resume=True
-            )
-    hold_backup(vault, "shop", id_of(2), by=BY, reason="an inquiry", now=NOW)
-    release_backup(vault, "shop", id_of(2), by=BY)
+        store.put_bytes(b"x", f"shop/physical/2025-12-28/20260101T000000Z/base/{place}.tar")
+        for name in (
+            "logical/2026-01-01/20260101T000000Z/dump/large.dat",
+            "physical/2025-12-28/20260101T000000Z/base/base.tar",
+            f"wal/{SYSTEM}/00000001/{segment(9).name}.zst",
+        ):
+            with pytest.raises(OSError, match="broken off"):
+                store.put(BreaksOff(), f"shop/{name}", size=_BROKEN_OFF, resume=True)
+    for backup in (id_of(2), bases[1].id):
+        hold_backup(vault, "shop", backup, by=BY, reason="an inquiry", now=NOW)
+        release_backup(vault, "shop", backup, by=BY)
 
     def hold_meanwhile(**_: Any) -> None:
         """Somebody holds a backup at the moment at which its manifest has gone."""
         for store in scene.admin.named().values():
-            if not store.exists(f"{raced.folder}/manifest.json") and not store.exists(f"{raced.folder}/hold.json"):
-                store.put_bytes(b"held", f"{raced.folder}/hold.json", locked=False)
+            for folder in (raced.folder, bases[0].folder):
+                if not store.exists(f"{folder}/manifest.json") and not store.exists(f"{folder}/hold.json"):
+                    store.put_bytes(b"held", f"{folder}/hold.json", locked=False)
 
     for store in vault.named().values():
         events = store.client.meta.events  # type: ignore[attr-defined]
         events.register("after-call.s3.DeleteObject", hold_meanwhile)
-        done = keeper(settings, store).apply(now=NOW + timedelta(hours=48))
-        assert id_of(3) in done.deleted and id_of(4) in done.left and len(done.swept) == 1
+        later = NOW + timedelta(hours=48)
+        made = plan_store(store, keeper(settings, store).settings, later)
+        done = prune_store(store, made, by=BY, progress=Progress(), now=later)
+        assert id_of(3) in done.dumps.deleted and id_of(4) in done.dumps.left and len(done.dumps.swept) == 1
+        assert (done.base_backups.deleted, done.base_backups.left) == ((bases[1].id,), (bases[0].id,))
+        assert len(done.base_backups.swept) == 1
+        assert (done.wal.segments, done.wal.left) == (1, 1), "the one that was held meanwhile keeps its log"
 
 
 def rewrap(scene: Scene, cluster: Cluster) -> None:
@@ -215,7 +264,7 @@ def rewrap(scene: Scene, cluster: Cluster) -> None:
     settings = scene.settings("rewrapper", encryption={**new, "previous": [old]})
     results = rewrap_backups(settings, open_vault(settings).named(), Progress(), by=BY)
     for result in results.values():
-        assert len(result.moved) == 1 and result.failed == {}
+        assert len(result.moved) == 3 and result.failed == {}  # a dump, a base backup, a timeline
 
 
 def put_bucket_rules(scene: Scene, cluster: Cluster) -> None:
@@ -294,11 +343,23 @@ def test_who_does_not_prune_cannot_delete_a_backup(scene: Scene, role: str) -> N
     assert refused(role, scene, delete=f"{entry.folder}/manifest.json")
     assert refused(role, scene, delete=f"{entry.folder}/dump/toc.dat.enc")
     assert refused(role, scene, delete="studio/audit-copy/00000/00000001.json")
+    base = PhysicalCatalogue(scene.admin.store("offsite"), "studio").find("latest")
+    assert refused(role, scene, delete=f"{base.folder}/manifest.json")
+    assert refused(role, scene, delete=f"studio/wal/{SYSTEM}/00000001/{segment(3).name}.zst.enc")
+    assert refused(role, scene, delete=f"studio/wal/{SYSTEM}/00000001/keys/0.enc")
+
+
+def test_who_writes_can_replace_parts_of_segments_and_positions_only(scene: Scene) -> None:
+    for path in (f"00000001/partial/{segment(5).name}.00002000.zst.enc", "positions/20261124T000000000000Z.json"):
+        assert not refused("writer", scene, delete=f"studio/wal/{SYSTEM}/{path}")
+        assert refused("prover", scene, delete=f"studio/wal/{SYSTEM}/{path}")
 
 
 def test_who_prunes_cannot_edit_backups_or_the_log(scene: Scene) -> None:
     assert refused("pruner", scene, delete="shop/audit/00000/00000001.json")
     assert refused("pruner", scene, put=f"shop/logical/2026-11-22/{id_of(0)}/dump/new.dat")
+    for path in ("points/before.json", "positions/1.json", f"00000001/{segment(99).name}.zst"):
+        assert refused("pruner", scene, put=f"shop/wal/{SYSTEM}/{path}")
     assert refused("rewrapper", scene, delete=f"shop/logical/2026-11-22/{id_of(0)}/manifest.json")
 
 
