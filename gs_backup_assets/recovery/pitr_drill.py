@@ -107,7 +107,7 @@ def run_drill(
                 "window_end": max((w.ends_at or w.starts_at for w in covered), default=None),
             }
         )
-        refused = [*keep_proofs(settings, vault, plan, found, began=began), *_keep(vault, record)]
+        refused = [*keep_proofs(settings, vault, plan, found, began=began, by=by), *_keep(vault, record)]
     not_logged = note(
         vault.primary,
         settings.name,

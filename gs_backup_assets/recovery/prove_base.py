@@ -73,7 +73,7 @@ def prove_base(
         record = proof_of(settings, plan, entry, found, began=began)
         html = render_report(plan, entry, record)
         refused = store_proof(vault, settings.name, entry, record, html)
-        others = keep_proofs(settings, vault, plan, found, began=began, but=entry.id)
+        others = keep_proofs(settings, vault, plan, found, began=began, by=by, but=entry.id)
     not_logged = note(
         vault.primary,
         settings.name,

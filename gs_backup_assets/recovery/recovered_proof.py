@@ -7,7 +7,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import gs_backup_assets
-from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue, PhysicalEntry
+from gs_backup_assets.catalogue.audit import Author, ids_of, note
+from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue, PhysicalEntry, proof_id
 from gs_backup_assets.catalogue.drills import DECISIVE_CHECKS
 from gs_backup_assets.catalogue.manifest import NAME
 from gs_backup_assets.catalogue.proof import Blame, ForeignKeyOutcome, ProofRecord, RuleOutcome
@@ -189,9 +190,12 @@ def keep_proofs(
     found: Findings,
     *,
     began: datetime,
+    by: Author,
     but: str | None = None,
 ) -> list[StoreError]:
     """Store a proof beside every base backup that was used, in every store that has it; returns the refusals.
+
+    Each has its record in the audit log, as every proof: one without would look as if somebody had put it there.
 
     Where the log, and not the backups, is to blame for a failure, or something could not run, none is stored: it says
     nothing of them. Of a chain whose bytes differ only those backups get one whose own do; `but` has one already.
@@ -201,6 +205,17 @@ def keep_proofs(
         record = proof_of(settings, plan, entry, found, began=began)
         if record.verdict is not Verdict.NOT_VERIFIED and entry.id != but:
             refusals += store_proof(vault, settings.name, entry, record, render_report(plan, entry, record))
+            refusal = note(
+                vault.primary,
+                settings.name,
+                by,
+                "proof",
+                ids={**ids_of(entry), "proof": proof_id(record)},
+                result=record.verdict.value,
+                details={"store": plan.which},
+                otherwise=vault.offsite,
+            )
+            refusals += [refusal] if refusal is not None else []
     return refusals
 
 
