@@ -95,6 +95,7 @@ class _Stream:
         self._helpers = Threads(2, "wal-help")
         self._pause = _FIRST_PAUSE
         self._frontier = 0
+        self._compare = True
         self._left: list[Leftover] = []
         self._watch: ServerWatch | None = None
         self._shipper: Shipper | None = None
@@ -157,6 +158,8 @@ class _Stream:
                 raise
             failure = error
         self._words.trouble("stream", failure)
+        # A spool with room for one segment only would receive that one again and again.
+        self._compare = failure.code != "SPOOL_FULL"
         self._wait_a_while()
 
     def say_goodbye(self) -> Streamed:
@@ -221,7 +224,8 @@ class _Stream:
                 " recover it from the archive, so that it gets a timeline of its own.",
             )
         before = server.line.segment(max(0, segment.number - 1))
-        return before if before in self._shipper.archived and can_send(self._target, before) else segment
+        known = self._compare and before in self._shipper.archived
+        return before if known and can_send(self._target, before) else segment
 
     def _tick(self) -> None:
         """One look at everything that goes on besides pg_receivewal."""
