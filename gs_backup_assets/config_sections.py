@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from gs_backup_assets.config_masking import Anonymise
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9!_.'()*-]+(/[A-Za-z0-9!_.'()*-]+)*")
@@ -357,6 +359,22 @@ class DisasterRecovery(_Section):
         return value
 
 
+class Staging(_Section):
+    """The staging database, into which the newest proven backup is restored every month.
+
+    `url_env` names the variable with its address; the role may create, rename and drop databases there. `stop` and
+    `start` are the application's, and every address of `health` has to answer as it should afterwards.
+    """
+
+    url_env: str
+    schedule: str = "0 4 * * 0#1"
+    stop: tuple[Hook, ...] = ()
+    start: tuple[Hook, ...] = ()
+    health: tuple[Health, ...] = ()
+
+    _known_schedule = field_validator("schedule")(_schedule)
+
+
 class DataClass(_Section):
     """Objectives of the tables of one class; a table may be given under several names, of which one exists."""
 
@@ -442,6 +460,8 @@ class Settings(_Section):
     wal: Wal | None = None
     replicas: dict[str, Replica] = {}
     disaster_recovery: DisasterRecovery | None = None
+    staging: Staging | None = None
+    anonymise: Anonymise | None = None
     data_classes: dict[str, DataClass] = Field(default_factory=default_classes)
     retention: Retention | None = None
     costs: Costs = Costs()
