@@ -17,10 +17,15 @@ _PROGRESS_SECONDS = 10.0
 
 
 class Words:
-    """Writes one line an event: a time, a code, words; or with `as_json` the same as a JSON document. Thread-safe."""
+    """Writes one line an event: a time, a code, words; or with `as_json` the same as a JSON document. Thread-safe.
 
-    def __init__(self, write: Callable[[str], None], *, as_json: bool = False) -> None:
-        self._write, self._as_json = write, as_json
+    Progress is told `every` so many seconds.
+    """
+
+    def __init__(
+        self, write: Callable[[str], None], *, as_json: bool = False, every: float = _PROGRESS_SECONDS
+    ) -> None:
+        self._write, self._as_json, self._every = write, as_json, every
         self._troubles: dict[str, str] = {}
         self._lock = threading.Lock()
         self._told = time.monotonic()
@@ -43,7 +48,7 @@ class Words:
     @property
     def progress_due(self) -> bool:
         """Whether it is time to tell how far it is."""
-        return time.monotonic() - self._told >= _PROGRESS_SECONDS
+        return time.monotonic() - self._told >= self._every
 
     def progress(self, lag: Lag, counts: Counts, archived: Lsn) -> None:
         """How far it is."""
