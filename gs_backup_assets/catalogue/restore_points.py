@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator
 
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
 from gs_backup_assets.catalogue.sealed import seal, unseal
-from gs_backup_assets.catalogue.wal_archive import archive_folder
+from gs_backup_assets.catalogue.wal_archive import archive_folder, archived_clusters
 from gs_backup_assets.errors import BackupError, ConfigError, StoreError
 from gs_backup_assets.postgres.fingerprint import Fingerprint
 from gs_backup_assets.postgres.schema import SchemaObject
@@ -99,6 +99,24 @@ def read_point(store: Store, database: str, system_identifier: str, name: str) -
             f"{key} is not the record of a restore point.",
             "Read the record from the other store, or recover to a time: the log itself still has the point.",
         ) from None
+
+
+def find_point(store: Store, database: str, name: str) -> RestorePointRecord | None:
+    """The newest record of a name, of whatever cluster; None when there is none. StoreError (`POINT_DAMAGED`)."""
+    clusters = archived_clusters(store, database)
+    found = [record for cluster in clusters if (record := read_point(store, database, cluster, name)) is not None]
+    return max(found, key=lambda record: record.at, default=None)
+
+
+def recorded_target(store: Store, database: str, target: RecoveryTarget) -> RecoveryTarget:
+    """The position of a restore point that is on record, in place of its name; any other target as it is.
+
+    On a busy server the log has the name several times, and only one of them is what was fingerprinted.
+    """
+    record = find_point(store, database, target.name) if target.name is not None else None
+    if record is None:
+        return target
+    return RecoveryTarget(lsn=Lsn.parse(record.lsn), timeline=target.timeline, inclusive=False)
 
 
 def point_names(store: Store, database: str, system_identifier: str) -> list[str]:

@@ -32,7 +32,7 @@ def restore_point(
     from gs_backup_assets.catalogue.audit import Author, note
     from gs_backup_assets.config import load_config
     from gs_backup_assets.postgres.connection import target_from_environment
-    from gs_backup_assets.recovery.restore_points import create_restore_point
+    from gs_backup_assets.recovery.restore_points import create_restore_point, keep_offsite
     from gs_backup_assets.vault.opening import open_vault
 
     settings = load_config(config).database(database)
@@ -45,6 +45,7 @@ def restore_point(
         terminal_progress(),
         fingerprint=fingerprint,
     )
+    not_kept = keep_offsite(vault, record)
     not_logged = note(
         vault.primary,
         settings.name,
@@ -65,7 +66,7 @@ def restore_point(
         "reason": record.reason,
         "tables": len(record.fingerprint.tables) if record.fingerprint else 0,
         "rows": record.fingerprint.rows if record.fingerprint else 0,
-        "warnings": [str(not_logged)] if not_logged else [],
+        "warnings": [str(error) for error in (not_kept, not_logged) if error],
     }
     emit(document, json, lambda console: _show(console, record, document["warnings"]))
     finish(ExitStatus.NOT_VERIFIED if fingerprint and record.fingerprint is None else ExitStatus.GOOD)
@@ -84,4 +85,4 @@ def _show(console: Console, record: RestorePointRecord, warnings: list[str]) -> 
         console.print(f"[yellow]![/] It has no fingerprint: {escape(record.reason or '')}.")
     console.print("It can be recovered to as soon as the log is archived up to it.")
     for warning in warnings:
-        console.print(f"[yellow]![/] The audit log could not be written: {escape(warning)}")
+        console.print(f"[yellow]![/] Not on record everywhere: {escape(warning)}")

@@ -12,9 +12,9 @@ from gs_backup_assets.catalogue.coverage import Window
 from gs_backup_assets.catalogue.drills import BoundaryRecord, DrillRecord, put_drill
 from gs_backup_assets.catalogue.physical_manifest import PhysicalManifest
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
-from gs_backup_assets.catalogue.restore_points import RestorePointRecord, read_point
+from gs_backup_assets.catalogue.restore_points import RestorePointRecord, find_point
 from gs_backup_assets.catalogue.verdict import CheckResult
-from gs_backup_assets.catalogue.wal_archive import Archived, WalArchive, archived_clusters
+from gs_backup_assets.catalogue.wal_archive import Archived, WalArchive
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.postgres.connection import connect
@@ -147,10 +147,9 @@ def _point(settings: DatabaseSettings, vault: Vault, which: Which, target: Recov
     if target.name is None:
         return None
     for store in (vault.store(which), *vault.named().values()):
-        for cluster in archived_clusters(store, settings.name):
-            record = read_point(store, settings.name, cluster, target.name)
-            if record is not None:
-                return record
+        record = find_point(store, settings.name, target.name)
+        if record is not None:
+            return record
     return None
 
 

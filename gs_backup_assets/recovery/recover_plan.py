@@ -9,6 +9,7 @@ from gs_backup_assets.catalogue.catalogue import PhysicalEntry
 from gs_backup_assets.catalogue.coverage import Reach, reaches
 from gs_backup_assets.catalogue.physical_manifest import PhysicalManifest
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget, moment_text
+from gs_backup_assets.catalogue.restore_points import recorded_target
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.catalogue.wal_archive import Archived
 from gs_backup_assets.config import DatabaseSettings
@@ -79,6 +80,7 @@ def plan_recovery(
             "Write a time that has passed, with its zone, or latest.",
         )
     which = which or vault.best
+    target = recorded_target(vault.store(which), settings.name, target)
     clusters = survey(settings, vault.store(which))
     if not any(base.unusable is None for surveyed in clusters for base in surveyed.cluster.bases):
         raise no_base_backup(clusters, settings.name, vault.store(which))

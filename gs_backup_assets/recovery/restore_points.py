@@ -25,6 +25,7 @@ from gs_backup_assets.postgres.toolchain import Toolchain, choose
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.take import jobs_of
 from gs_backup_assets.system.workspace import workspace
+from gs_backup_assets.vault.opening import Vault
 from gs_backup_assets.vault.store import Store
 
 TRIES = 50
@@ -116,6 +117,17 @@ def create_restore_point(
         raise _refused((error.diag.message_primary or "the connection was lost").strip()) from None
     put_point(store, record)
     return record
+
+
+def keep_offsite(vault: Vault, record: RestorePointRecord) -> BackupError | None:
+    """Store a record in the off-site store as well, if there is one; returns what stood in the way."""
+    if vault.offsite is None:
+        return None
+    try:
+        put_point(vault.offsite, record)
+    except BackupError as error:
+        return error
+    return None
 
 
 def _with_fingerprint(wanted: _Wanted, connection: Connection, tries: int, progress: Progress) -> RestorePointRecord:

@@ -23,6 +23,7 @@ from gs_backup_assets.postgres.connection import connect
 from gs_backup_assets.postgres.wal import Lsn, Segment
 from gs_backup_assets.postgres.waldump import read_restore_points
 from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.recover_plan import plan_recovery
 from gs_backup_assets.recovery.restore_points import create_restore_point
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.archived import Site, site
@@ -58,6 +59,18 @@ def test_the_record_has_the_position_of_the_point_in_the_log(place: Site) -> Non
     assert points[-1].name == made.name and points[-1].lsn < end
     with pytest.raises(ConfigError, match="POINT_EXISTS"):
         create_restore_point(place.settings, place.server.target(), place.store, "v1.2_before-x", Progress())
+
+
+def test_of_several_points_of_one_name_the_recorded_one_is_the_target(place17: Site) -> None:
+    place17.base_backup()
+    place17.server.sql("SELECT pg_create_restore_point('twice')")
+    place17.commit(2)
+    target = place17.server.target()
+    made = create_restore_point(place17.settings, target, place17.store, "twice", Progress(), fingerprint=False)
+    place17.commit(3)
+    place17.archive_all()
+    plan = plan_recovery(place17.settings, place17.vault, RecoveryTarget(name="twice"), now=place17.now())
+    assert plan.target == RecoveryTarget(lsn=Lsn.parse(made.lsn), inclusive=False) and not plan.to_the_end
 
 
 def test_without_a_fingerprint_it_is_only_a_position(place17: Site) -> None:
