@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gs_backup_assets.errors import ConfigError
@@ -68,10 +68,13 @@ def _clear(into: Path) -> None:
     for path in into.iterdir():
         if path.name == MARK:
             continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        # The guardian of a recovery that was killed may be removing the same at this moment.
+        while path.exists() or path.is_symlink():
+            with suppress(FileNotFoundError):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 def _unusable(into: Path, words: str) -> ConfigError:

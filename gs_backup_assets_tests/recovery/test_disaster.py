@@ -100,7 +100,7 @@ def test_a_source_that_answers_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> N
         refused = lost.site.server.url.replace("studio_owner", "nobody_we_know")
         monkeypatch.setenv("TEST_DATABASE_URL", refused)
         lost.site.server.sql("CREATE ROLE nobody_we_know NOLOGIN")
-        with pytest.raises(ProofFailed, match="SOURCE_ALIVE.*refuses us"):
+        with pytest.raises(ProofFailed, match=r"SOURCE_ALIVE.*refuses us"):
             lost.recover()
         assert not lost.into.exists() and not StateFile(lost.into).path.exists()
         monkeypatch.setenv("TEST_DATABASE_URL", lost.site.server.url.replace("/studio", "/studio_is_gone"))
@@ -252,6 +252,37 @@ def test_killed_in_the_middle_it_goes_on(stage: str, monkeypatch: pytest.MonkeyP
         if stage in ("analyze", "start: begins"):
             assert sum("recover: begins" in f"{line.step}: {line.words}" for line in done.report.log) == 1
         assert len(os.listdir(lost.into)) >= 1 and not (lost.into / "UNFINISHED-RECOVERY.json").exists()
+
+
+RULES = """
+name: shop
+tables: {t: [t], gone: [gone]}
+rules:
+  - {id: small, title: Ids are small, severity: critical, table: t, check: {kind: between, columns: [id], max: 9}}
+  - {id: gone, title: Nothing is gone, severity: warning, table: gone, check: {kind: not_null, columns: [id]}}
+"""
+
+
+def test_broken_data_is_reported_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was broken before: the application had lived with it."""
+    with disaster(rules="rules.yaml") as lost:
+        (lost.folder / "rules.yaml").write_text(RULES, encoding="utf-8")
+        monkeypatch.setenv("TEST_DATABASE_URL", lost.site.server.url)
+        lost.site.server.sql("CREATE TABLE child (id int REFERENCES t)")
+        lost.site.server.sql("ALTER TABLE child DISABLE TRIGGER ALL")
+        lost.site.server.sql("INSERT INTO child VALUES (77)")
+        lost.site.archive()
+        lost.site.server.kill()
+        done = lost.recover()
+        checks = {check.name: check for step in done.report.steps for check in step.checks}
+        assert checks["foreign_keys_hold"].status is Status.FAILED
+        assert checks["rules_hold"].status is Status.FAILED
+        assert {f.code for f in checks["rules_hold"].findings} == {"RULE_BROKEN", "RULE_NOT_EVALUATED"}
+        assert done.report.status is Status.FAILED
+        assert "Ids are small" in done.html.read_text(encoding="utf-8")
+        assert lost.ask("SELECT count(*) FROM t") == [(10,)]
+        (analyzed,) = lost.ask("SELECT count(*) FROM pg_stats WHERE tablename = 't'")[0]
+        assert analyzed == 2  # both columns
 
 
 def test_two_at_a_time_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
