@@ -140,8 +140,17 @@ def test_a_cluster_whose_configuration_lay_elsewhere_gets_one(scene: Scene) -> N
     written = (data / "postgresql.conf").read_text()
     assert "max_wal_senders = '10'" in written
     assert "\n# listen_addresses = '127.0.0.1'" in written
+    assert [line for line in (data / "pg_hba.conf").read_text().splitlines() if not line.startswith("#")] == [
+        "local  all  all  peer"
+    ]
+    with open(data / "pg_hba.conf", "a") as rules:  # the test is another account
+        rules.write("host all all 127.0.0.1/32 trust\n")
     again = started(other, data)
-    again.stop()
+    try:
+        assert again.sql("SHOW work_mem") == [("7MB",)]
+        assert again.sql("SHOW archive_mode") == [("off",)]
+    finally:
+        again.stop()
     assert any("postgresql.conf was written" in text for text in done["notes"])
 
 
