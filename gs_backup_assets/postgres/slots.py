@@ -90,7 +90,8 @@ def advance_slot(connection: Connection, slot: Slot, to: Lsn) -> None:
     """
     import psycopg2
 
-    if slot.restart_lsn is None or to <= slot.restart_lsn:
+    # To where it is already: that counts as use, and an idle slot is one that PostgreSQL 18 may end.
+    if slot.restart_lsn is None or to < slot.restart_lsn:
         return
     try:
         query(connection, "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", (slot.name, str(to)))

@@ -71,8 +71,8 @@ def _slot(connection: Connection, wal: Wal) -> Diagnosis:
     details = [f"{slot.wal_status}, from {slot.restart_lsn} on"]
     if limits.idle_seconds is not None:
         details.append(
-            f"idle_replication_slot_timeout = {limits.idle_seconds} s: a slot that nobody streams from counts as idle,"
-            " and this one is an anchor. The server may end it; the stream makes it anew and looks for a gap."
+            f"idle_replication_slot_timeout = {limits.idle_seconds} s: when the stream is down for longer, the server"
+            " ends the slot, and what it removes then is a gap. While the stream runs the slot is not idle."
         )
     if limits.keep_bytes is None:
         return passed(
