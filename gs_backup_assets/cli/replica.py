@@ -172,8 +172,8 @@ def promote(
 
     def show(console: Console) -> None:
         console.print(
-            f"[green]✔[/] [bold]{name}[/] is a primary since {promoted.seconds:.1f} s, on timeline {promoted.timeline}"
-            f" from {promoted.lsn} on. What to do next:"
+            f"[green]✔[/] [bold]{name}[/] was promoted in {promoted.seconds:.1f} s: it is a primary, on timeline"
+            f" {promoted.timeline} from {promoted.lsn} on. What to do next:"
         )
         for number, step in enumerate(NEXT_STEPS, 1):
             console.print(f"  {number}. {step}", markup=False)

@@ -16,6 +16,7 @@ from gs_backup_assets.postgres.wal import Lsn
 from gs_backup_assets.recovery.disaster_state import Candidate
 from gs_backup_assets.recovery.recover_plan import RecoveryPlan, plan_recovery
 from gs_backup_assets.vault.opening import Vault, Which
+from gs_backup_assets.words import counted
 
 LATEST = RecoveryTarget()
 _DRILLS = 5
@@ -127,7 +128,7 @@ def _base(settings: DatabaseSettings, vault: Vault, which: Which, now: datetime)
         reaches_to=None if loss is None else now - timedelta(seconds=loss),
         expected_seconds=seconds,
         how_long=how,
-        detail=f"{len(plan.chain)} base backups, {len(plan.segments)} segments, up to {plan.end},"
+        detail=f"{counted(len(plan.chain), 'backup')}, {counted(len(plan.segments), 'segment')} of log, up to {plan.end},"
         f" {plan.fetch_bytes / 1e6:.1f} MB to fetch",
     )
     return _Found(candidate, plan.system_identifier, plan.end)

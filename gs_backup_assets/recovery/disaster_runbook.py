@@ -89,7 +89,7 @@ def _step(name: str, settings: DatabaseSettings, best: Candidate) -> RunbookStep
         return _of(name, what, f"gs-backup restore {best.backup} --into {_server(settings)} --critical-first {verb}")
     if name == CHECK:
         what = "ANALYZE; test every foreign key and every data rule. What is broken is reported, and stops nothing."
-        return _of(name, what, "psql -c ANALYZE")
+        return _of(name, what, "vacuumdb --all --analyze-only")
     if name == START:
         what = f"Start the server on {section.listen_addresses}, port {section.port}."
         options = f'-o "-p {section.port} -c listen_addresses={shlex.quote(section.listen_addresses)}"'
@@ -97,7 +97,7 @@ def _step(name: str, settings: DatabaseSettings, best: Candidate) -> RunbookStep
     if name == HEALTH:
         assert section.health is not None
         expect = f" and {section.health.expect!r} in its answer" if section.health.expect else ""
-        what = f"Ask until status {section.health.status}{expect}, at most {section.health.deadline}."
+        what = f"Ask until status {section.health.status}{expect}, at most {section.health.deadline.total_seconds():.0f} s."
         return _of(name, what, f"curl -sS -i {shlex.quote(section.health.url)}")
     hook = next(hook for hook in section.hooks if name == f"hook {hook.name}")
     return _of(name, "Run your command.", shlex.join(hook.command))
