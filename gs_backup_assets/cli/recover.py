@@ -132,6 +132,7 @@ def plan_document(plan: RecoveryPlan) -> dict[str, Any]:
         "to_the_end": plan.to_the_end,
         "expected_loss_seconds": plan.expected_loss_seconds,
         "fetch_bytes": plan.fetch_bytes,
+        "estimated_seconds": plan.estimated_seconds,
         "warnings": list(plan.warnings),
     }
 
@@ -166,6 +167,8 @@ def show_plan(console: Console, plan: RecoveryPlan) -> None:
     if plan.expected_loss_seconds is not None:
         table.add_row("expected loss", f"what was committed in the last {human_age(plan.expected_loss_seconds)}")
     table.add_row("to fetch", human_bytes(plan.fetch_bytes))
+    if plan.estimated_seconds is not None:
+        table.add_row("may take", f"{human_age(plan.estimated_seconds)}, by the last good drill")
     console.print(table)
     for warning in plan.warnings:
         console.print(f"[yellow]![/] {escape(warning)}")

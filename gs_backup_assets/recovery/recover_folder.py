@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.system.account import Account, current_account
 
 MARK = "UNFINISHED-RECOVERY.json"
+_GUARDIAN_SECONDS = 20.0  # in which a guardian has ended everything, by force if need be
 
 
 @contextmanager
@@ -45,6 +47,7 @@ def unfinished_folder(into: Path, target: str, account: Account) -> Iterator[Non
             raise ConfigError(
                 "INTO_BUSY", f"Another recovery is at work in {into}.", "Wait for it, or choose another folder."
             ) from None
+        _wait_for_its_server(into)
         _clear(into)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, (json.dumps({"target": target, "pid": os.getpid()}) + "\n").encode(), 0)
@@ -62,6 +65,30 @@ def unfinished_folder(into: Path, target: str, account: Account) -> Iterator[Non
 def finish_folder(into: Path) -> None:
     """Take the mark away: what is in the folder is whole."""
     (into / MARK).unlink()
+
+
+def _wait_for_its_server(into: Path) -> None:
+    """The server of a recovery that was killed is being ended by its guardian: its files are still its own."""
+    deadline = time.monotonic() + _GUARDIAN_SECONDS
+    while _server_runs(into / "data"):
+        if time.monotonic() > deadline:
+            raise ConfigError("INTO_BUSY", f"A server runs in {into}.", "Stop it, or choose another folder.")
+        time.sleep(0.05)
+
+
+def _server_runs(data: Path) -> bool:
+    """Whether the process that the server's own lock file names is alive, and a server of this folder."""
+    try:
+        pid = int((data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
+        os.kill(pid, 0)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    try:  # the number may be another process's by now
+        return os.fsencode(data) in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return not Path("/proc/self").exists()
 
 
 def _clear(into: Path) -> None:

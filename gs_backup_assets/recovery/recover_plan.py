@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from gs_backup_assets.catalogue.catalogue import PhysicalEntry
 from gs_backup_assets.catalogue.coverage import Reach, reaches
+from gs_backup_assets.catalogue.drills import DrillRecord, read_drills
 from gs_backup_assets.catalogue.physical_manifest import PhysicalManifest
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget, moment_text
 from gs_backup_assets.catalogue.restore_points import recorded_target
@@ -21,6 +23,9 @@ from gs_backup_assets.recovery.log_end import LogEnd
 from gs_backup_assets.recovery.uncovered import explain_uncovered, no_base_backup
 from gs_backup_assets.vault.opening import Vault, Which
 
+_DRILLS = 5  # the newest that are looked at for an estimate
+_DRILLED = ("fetch", "combine", "start", "replay", "promote", "checks")
+
 
 @dataclass(frozen=True)
 class RecoveryPlan:
@@ -31,7 +36,7 @@ class RecoveryPlan:
     goes and `last_commit` the last commit in it, None when there is none behind the base backup. `stop_at` is the
     position of the target, where the plan knows it (a position, or a restore point); `to_the_end` says that nothing
     behind the target is there: the server is not told to stop. `expected_loss_seconds` is what lies between the
-    target and `planned_at`.
+    target and `planned_at`. `estimated_seconds` is how long it may take, by the last good drill of this cluster.
     """
 
     target: RecoveryTarget
@@ -49,6 +54,7 @@ class RecoveryPlan:
     planned_at: datetime
     expected_loss_seconds: float | None
     warnings: tuple[str, ...] = ()
+    estimated_seconds: float | None = None
 
     @property
     def base(self) -> PhysicalManifest:
@@ -88,7 +94,8 @@ def plan_recovery(
         timeline = _timeline(surveyed, target)
         found = None if timeline is None else _Search(surveyed, target, timeline).find()
         if found is not None:
-            return _plan(settings, which, target, surveyed, found, now=now)
+            drills = read_drills(vault.store(which), settings.name, newest=_DRILLS)
+            return _plan(settings, which, target, surveyed, found, drills=drills, now=now)
     raise explain_uncovered(clusters, target)
 
 
@@ -181,6 +188,7 @@ def _plan(
     surveyed: Surveyed,
     found: _Found,
     *,
+    drills: Sequence[DrillRecord],
     now: datetime,
 ) -> RecoveryPlan:
     reach, end = found.reach, found.end
@@ -211,4 +219,14 @@ def _plan(
         planned_at=now,
         expected_loss_seconds=None if point is None else max(0.0, (now - point).total_seconds()),
         warnings=tuple(warnings),
+        estimated_seconds=estimate(drills, surveyed.cluster.system_identifier, len(segments)),
     )
+
+
+def estimate(drills: Sequence[DrillRecord], system_identifier: str, segments: int) -> float | None:
+    """Seconds that a recovery may take: as the newest good drill of the cluster did, its replay by so many segments."""
+    good = [d for d in drills if d.system_identifier == system_identifier and d.verdict is Verdict.PROVEN]
+    if not good:
+        return None
+    taken = {stage: good[-1].stage_seconds.get(stage, 0.0) for stage in _DRILLED}
+    return sum(taken.values()) + taken["replay"] * (segments / max(1, good[-1].segments) - 1)

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +71,23 @@ def test_what_a_broken_off_recovery_left_is_removed_by_the_next_and_a_finished_o
     with pytest.raises(ConfigError) as caught, unfinished_folder(into, "latest", current_account()):
         pytest.fail("a finished recovery was taken for an unfinished one")
     assert code_of(caught) == "INTO_NOT_EMPTY"
+
+
+def test_a_server_that_still_runs_in_the_folder_keeps_its_files(tmp_path: Path) -> None:
+    """As after a kill: the next recovery waits until the server is gone."""
+    into = tmp_path / "into"
+    with unfinished_folder(into, "latest", current_account()):
+        (into / "data").mkdir()
+    program = "import sys, time; time.sleep(2)"
+    with subprocess.Popen([sys.executable, "-c", program, str(into / "data")]) as server:
+        (into / "data" / "postmaster.pid").write_text(f"{server.pid}\n{into / 'data'}\n")
+        # Nobody waits for a child of ours before the end of the block: it is reaped in a thread.
+        reaper = threading.Thread(target=server.wait)
+        reaper.start()
+        with unfinished_folder(into, "latest", current_account()):
+            assert server.returncode == 0
+            assert os.listdir(into) == [MARK]
+        reaper.join()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="servers run as this account")
