@@ -128,7 +128,8 @@ def _base(settings: DatabaseSettings, vault: Vault, which: Which, now: datetime)
         reaches_to=None if loss is None else now - timedelta(seconds=loss),
         expected_seconds=seconds,
         how_long=how,
-        detail=f"{counted(len(plan.chain), 'backup')}, {counted(len(plan.segments), 'segment')} of log, up to {plan.end},"
+        detail=f"{counted(len(plan.chain), 'backup')}, {counted(len(plan.segments), 'segment')} of log,"
+        f" up to {plan.end},"
         f" {plan.fetch_bytes / 1e6:.1f} MB to fetch",
     )
     return _Found(candidate, plan.system_identifier, plan.end)

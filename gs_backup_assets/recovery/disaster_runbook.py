@@ -97,7 +97,8 @@ def _step(name: str, settings: DatabaseSettings, best: Candidate) -> RunbookStep
     if name == HEALTH:
         assert section.health is not None
         expect = f" and {section.health.expect!r} in its answer" if section.health.expect else ""
-        what = f"Ask until status {section.health.status}{expect}, at most {section.health.deadline.total_seconds():.0f} s."
+        seconds = section.health.deadline.total_seconds()
+        what = f"Ask until status {section.health.status}{expect}, at most {seconds:.0f} s."
         return _of(name, what, f"curl -sS -i {shlex.quote(section.health.url)}")
     hook = next(hook for hook in section.hooks if name == f"hook {hook.name}")
     return _of(name, "Run your command.", shlex.join(hook.command))
