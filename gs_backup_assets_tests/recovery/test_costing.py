@@ -85,7 +85,7 @@ def test_a_bucket_is_reported_by_its_storage_classes(tmp_path: Path, s3_server: 
     assert made.forecast[-1].class_bytes("STANDARD_IA") > 0 and made.savings[1].configured
 
 
-@pytest.mark.parametrize(("size", "moves"), [(16 << 20, False), ((16 << 20) + 1, True)])
+@pytest.mark.parametrize(("size", "moves"), [(17 << 20, False), ((17 << 20) + 1, True)])
 def test_what_is_archived_is_as_large_as_our_own_rules_want(
     tmp_path: Path, s3_server: S3Server, bucket: str, size: int, moves: bool
 ) -> None:
