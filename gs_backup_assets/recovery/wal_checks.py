@@ -94,7 +94,7 @@ def wal_lag(survey: WalSurvey, max_lag: timedelta) -> CheckResult:
     silent = (survey.at - survey.position.at).total_seconds()
     # Where the archive lacks something, it is the age of what it has that counts.
     age = survey.age_seconds
-    seconds = silent if survey.lag_bytes == 0 or age is None else max(silent, age)
+    seconds = silent if survey.complete or age is None else max(silent, age)
     limit = max_lag.total_seconds()
     metrics: dict[str, float | int] = {
         "lag_bytes": survey.lag_bytes,
@@ -102,8 +102,8 @@ def wal_lag(survey: WalSurvey, max_lag: timedelta) -> CheckResult:
         "max_lag_seconds": limit,
     }
     if seconds <= limit:
-        words = f"the archive was complete {max(0.0, seconds):.0f} s ago" if survey.lag_bytes == 0 else "the archive is"
-        tail = "" if survey.lag_bytes == 0 else f" {survey.lag_bytes} bytes and {max(0.0, seconds):.0f} s behind"
+        words = f"the archive was complete {max(0.0, seconds):.0f} s ago" if survey.complete else "the archive is"
+        tail = "" if survey.complete else f" {survey.lag_bytes} bytes and {max(0.0, seconds):.0f} s behind"
         return _result("wal_lag", Status.PASSED, words + tail, [], metrics)
     if silent > limit:
         words = f"The stream has not been heard of for {silent:.0f} s: the limit is {limit:.0f} s."

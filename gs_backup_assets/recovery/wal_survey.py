@@ -40,9 +40,9 @@ class TimelineSurvey:
 class WalSurvey:
     """One look at a cluster's archive at `at`.
 
-    `end` is the last position that can be recovered to: where the log ends that goes on from the newest base backup
-    without a gap; without a base backup where the newest log ends. `commit` is the last commit before it, `position`
-    the stream's newest record. `gap_after_base` is the first gap behind the newest base backup; `off_timeline` says
+    `end`, on `timeline`, is the last position that can be recovered to: where the log ends that goes on from the
+    newest base backup without a gap; without a base backup where the newest log ends. `commit` is the last commit
+    before it, `position` the stream's newest record. `gap_after_base` is the first gap behind the newest base backup; `off_timeline` says
     that the newest timeline cannot be reached from it. `damage` is an archived segment among the newest that cannot be
     read, `unread` why bytes could not be looked at.
     """
@@ -53,6 +53,7 @@ class WalSurvey:
     timelines: tuple[TimelineSurvey, ...] = ()
     base: PhysicalEntry | None = None
     end: Lsn | None = None
+    timeline: int | None = None
     commit: Commit | None = None
     position: Position | None = None
     gaps: tuple[Gap, ...] = ()
@@ -82,6 +83,16 @@ class WalSurvey:
         return max(0, Lsn.parse(self.position.server_lsn).value - self.end.value)
 
     @property
+    def complete(self) -> bool:
+        """Whether all was archived that the server had at the stream's last look.
+
+        A server on a newer timeline than the archive may be at a position that the archive has of another history.
+        """
+        if self.position is None or self.timeline is None:
+            return False
+        return self.lag_bytes == 0 and self.position.timeline <= self.timeline
+
+    @property
     def recoverable_until(self) -> datetime | None:
         """No transaction that was committed before this moment is missing; None when nothing can be recovered.
 
@@ -92,7 +103,7 @@ class WalSurvey:
         moments = [self.base.require_manifest().consistent_at]
         if self.commit is not None:
             moments.append(self.commit.at)
-        if self.position is not None and self.lag_bytes == 0:
+        if self.position is not None and self.complete:
             moments.append(self.position.at)
         return max(moments)
 
@@ -175,6 +186,7 @@ def survey_archive(settings: DatabaseSettings, store: Store, system_identifier: 
         timelines=tuple(_timeline(log) for log in logs if log.segments),
         base=entry,
         end=end,
+        timeline=reach.timeline if reach is not None else newest,
         commit=commit,
         position=newest_position(store, settings.name, system_identifier),
         gaps=gaps(cluster),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gs_backup_assets.catalogue.verdict import CheckResult, Status
+from gs_backup_assets.catalogue.wal_positions import put_position
 from gs_backup_assets.postgres.wal import Lsn, Segment
 from gs_backup_assets.recovery import wal_tail
 from gs_backup_assets.recovery.wal_checks import survey_and_judge
@@ -79,6 +80,22 @@ def test_an_idle_server_loses_nothing_as_long_as_the_stream_looks(place17: Site)
     assert survey.commit is not None
     assert survey.lag_bytes == 8 and survey.recoverable_until == survey.commit.at
     assert _codes(checks["rpo_met"]) == {"RPO_EXCEEDED"} and _codes(checks["wal_lag"]) == {"WAL_LAGS"}
+
+
+def test_a_position_on_another_timeline_shows_nothing(place17: Site) -> None:
+    """After a promotion that the archive knows nothing of, positions are those of another history."""
+    place17.base_backup()
+    place17.commit(1)
+    end = place17.archive_all()
+    later = place17.now() + timedelta(hours=1)
+    position = place17.heartbeat(later - timedelta(seconds=20), server=end)
+    assert _look(place17, later)[0].recoverable_until == position.at
+    promoted = position.model_copy(update={"timeline": 2, "at": later - timedelta(seconds=10)})
+    put_position(place17.store, "studio", promoted)
+    survey, checks = _look(place17, later)
+    assert survey.lag_bytes == 0 and not survey.complete
+    assert survey.commit is not None and survey.recoverable_until == survey.commit.at
+    assert _codes(checks["wal_lag"]) == {"WAL_LAGS"} and checks["rpo_met"].status is Status.FAILED
 
 
 def test_each_class_has_its_own_objective(place17: Site) -> None:
