@@ -42,9 +42,9 @@ class WalSurvey:
 
     `end`, on `timeline`, is the last position that can be recovered to: where the log ends that goes on from the
     newest base backup without a gap; without a base backup where the newest log ends. `commit` is the last commit
-    before it, `position` the stream's newest record. `gap_after_base` is the first gap behind the newest base backup; `off_timeline` says
-    that the newest timeline cannot be reached from it. `damage` is an archived segment among the newest that cannot be
-    read, `unread` why bytes could not be looked at.
+    before it, `position` the stream's newest record. `gap_after_base` is the first gap behind the newest base backup;
+    `off_timeline` says that the newest timeline cannot be reached from it. `damage` is an archived segment among the
+    newest that cannot be read, `unread` why bytes could not be looked at.
     """
 
     system_identifier: str
