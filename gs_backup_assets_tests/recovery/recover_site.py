@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
+from gs_backup_assets.catalogue.manifest import backup_id
 from gs_backup_assets.catalogue.physical_manifest import PhysicalManifest
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
 from gs_backup_assets.catalogue.wal_archive import WalArchive
@@ -24,6 +26,7 @@ from gs_backup_assets.system.account import server_account
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.opening import Vault, open_vault
 from gs_backup_assets_tests.chain import settings_in
+from gs_backup_assets_tests.processes import wait_until
 from gs_backup_assets_tests.production import Production, production
 
 
@@ -37,6 +40,9 @@ class Site:
     folder: Path
 
     def base_backup(self, server: Production | None = None, *, full: bool = True) -> PhysicalManifest:
+        newest = PhysicalCatalogue(self.vault.primary, self.settings.name).latest()
+        if newest is not None:  # ids name seconds
+            wait_until(lambda: backup_id(datetime.now(timezone.utc)) > newest.id, what="the next second")
         week = week_of(datetime.now(timezone.utc), self.settings.zone)
         target = (server or self.server).target("postgres")
         return take_base_backup(self.settings, target, self.vault.primary, week, Progress(), full=full)
