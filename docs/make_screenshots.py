@@ -5,6 +5,7 @@ Needs Chromium (Debian: `apt-get install chromium`; CHROMIUM names another one) 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -40,6 +41,7 @@ def main() -> None:
                 page = browser.new_page(viewport={"width": 1600, "height": 900})
                 _dagster(page)
                 _report(page, next(Path(folder).glob("reports/*/*/report.html")))
+                _status(page, Path(folder) / "backup.yaml")
                 browser.close()
         finally:
             demo.send_signal(signal.SIGINT)
@@ -91,6 +93,24 @@ def _report(page: Page, report: Path) -> None:
     page.set_viewport_size({"width": 1180, "height": 1300})
     page.goto(report.as_uri())
     page.screenshot(path=IMAGES / "report.png")
+
+
+def _status(page: Page, config: Path) -> None:
+    """The status page as a phone shows it, from a server of its own on the demo's stores."""
+    argv = [Path(sys.executable).with_name("gs-backup"), "serve", "--port", "0", "--json", "--config", config]
+    environment = {key: value for key, value in os.environ.items() if key != "GS_BACKUP_API_TOKEN"}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment) as server:
+        assert server.stdout is not None
+        try:
+            document = b""
+            while not document.endswith(b"}\n"):
+                document += server.stdout.readline()
+            page.set_viewport_size({"width": 390, "height": 844})
+            page.goto(json.loads(document)["url"])
+            page.locator(".card").first.wait_for()
+            page.screenshot(path=IMAGES / "status.png", full_page=True)
+        finally:
+            server.terminate()
 
 
 if __name__ == "__main__":

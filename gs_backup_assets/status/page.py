@@ -135,7 +135,7 @@ def _charts(detail: Detail) -> Iterator[Chart]:
     sizes = [_size(backup) for backup in backups]
     recoveries = [backup.rto_seconds if backup else None for backup in backups]
     if (svg := line_chart("Size of the backups", sizes)) is not None:
-        yield Chart("Size", _megabytes(_last(sizes)), svg)
+        yield Chart("Size", _bytes(_last(sizes)), svg)
     if (svg := line_chart("Seconds until recovered", recoveries)) is not None:
         yield Chart("Recovery", _seconds(_last(recoveries)), svg)
 
@@ -148,8 +148,12 @@ def _last(values: list[float | None]) -> float:
     return next(value for value in reversed(values) if value is not None)
 
 
-def _megabytes(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
 def _seconds(seconds: float) -> str:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
+from functools import lru_cache
 from typing import Any
 
 from gs_backup_assets.config_sections import S3StoreConfig
 from gs_backup_assets.errors import ConfigError
+
+# A client takes a tenth of a second of the processor to make: hundreds of databases share one. It is made anew after
+# some minutes, so that credentials in files that have changed are read.
+_SHARED_SECONDS = 300.0
+# As many connections as threads that may use one client at a time, those of several databases together.
+_CONNECTIONS = 64
+_MAKING = threading.Lock()
 
 # Throttling and 5xx answers are repeated by botocore, with pauses that grow ("Retries", boto3 documentation).
 ATTEMPTS = 6
@@ -29,28 +39,19 @@ def region_of(config: S3StoreConfig) -> str | None:
 
 
 def make_client(config: S3StoreConfig) -> Any:
-    """A boto3 client. ConfigError: `CREDENTIALS_MISSING`, `PROFILE_UNKNOWN`, `STORE_ADDRESS_INVALID`."""
-    import boto3
-    from botocore.config import Config
+    """A boto3 client, shared by those with the same place and the same credentials: clients may be used by threads.
+
+    ConfigError: `CREDENTIALS_MISSING`, `PROFILE_UNKNOWN`, `STORE_ADDRESS_INVALID`.
+    """
     from botocore.exceptions import BotoCoreError, ProfileNotFound
 
-    settings = Config(
-        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-        connect_timeout=10,
-        read_timeout=60,
-        tcp_keepalive=True,
-    )
-    access_key, secret_key = credentials(config)
+    surroundings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+    when = int(time.monotonic() // _SHARED_SECONDS)
     try:
-        session = boto3.session.Session(profile_name=config.profile)
-        return session.client(
-            "s3",
-            region_name=region_of(config),
-            endpoint_url=config.endpoint,
-            config=settings,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-        )
+        with _MAKING:  # of many threads that ask at once, one makes it
+            return _shared(
+                config.profile, region_of(config), config.endpoint, credentials(config), (surroundings, when)
+            )
     except ProfileNotFound:
         raise ConfigError(
             "PROFILE_UNKNOWN", f"There is no AWS profile {config.profile!r}.", "Correct stores.*.profile."
@@ -61,3 +62,31 @@ def make_client(config: S3StoreConfig) -> Any:
             f"No client for s3://{config.bucket} can be made: {error}.",
             "Correct region and endpoint in backup.yaml.",
         ) from None
+
+
+@lru_cache(maxsize=8)
+def _shared(
+    profile: str | None,
+    region: str | None,
+    endpoint: str | None,
+    keys: tuple[str | None, str | None],
+    _only_while: object,
+) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    settings = Config(
+        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        connect_timeout=10,
+        read_timeout=60,
+        tcp_keepalive=True,
+        max_pool_connections=_CONNECTIONS,
+    )
+    return boto3.session.Session(profile_name=profile).client(
+        "s3",
+        region_name=region,
+        endpoint_url=endpoint,
+        config=settings,
+        aws_access_key_id=keys[0],
+        aws_secret_access_key=keys[1],
+    )
