@@ -269,13 +269,14 @@ class Wal(_Section):
 
     `url_env` names the address of the server to stream from, where it is another than the database's: the role needs
     REPLICATION. `spool` is a folder that survives a restart; what lies there is not yet in the archive. The part of an
-    unfinished segment that is written is archived every `partial_every`. `max_lag` is how far the archive may be
-    behind the server before people are told.
+    unfinished segment that is written is archived every `partial_every`; what is archived is brought off-site every
+    `offsite_every`. `max_lag` is how far the archive may be behind the server before people are told.
     """
 
     slot: str = "gs_backup"
     max_lag: Duration = timedelta(minutes=5)
     partial_every: Duration = timedelta(seconds=30)
+    offsite_every: Duration = timedelta(minutes=1)
     spool: Path = Path("wal-spool")
     url_env: str | None = None
 

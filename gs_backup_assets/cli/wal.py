@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gs_backup_assets.cli.common import ConfigOption, DatabaseOption, JsonOption, emit, finish, human_bytes
+from gs_backup_assets.cli.common import (
+    ConfigOption,
+    DatabaseOption,
+    FromOption,
+    JsonOption,
+    chosen_copy,
+    emit,
+    finish,
+    human_bytes,
+)
 from gs_backup_assets.errors import ExitStatus
 
 if TYPE_CHECKING:
@@ -45,18 +54,23 @@ def stream(
     import signal
     import threading
 
+    from gs_backup_assets.config import load_config
     from gs_backup_assets.postgres.connection import target_from_environment
     from gs_backup_assets.recovery.wal_stream import require_configured, stream_wal
     from gs_backup_assets.recovery.wal_words import Words
+    from gs_backup_assets.vault.opening import open_vault
 
-    settings, store = _settings_and_store(config, database)
+    settings = load_config(config).database(database)
     require_configured(settings)
+    vault = open_vault(settings)
     target = target_from_environment(settings.wal_url_env)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     words = Words(_to_stderr, as_json=json)
-    streamed = stream_wal(settings, store, target, stop=stop, words=words, new_cluster=new_cluster)
+    streamed = stream_wal(
+        settings, vault.primary, target, stop=stop, words=words, offsite=vault.offsite, new_cluster=new_cluster
+    )
     document = {
         "database": settings.name,
         "system_identifier": streamed.system_identifier,
@@ -81,14 +95,16 @@ def fetch(  # noqa: PLR0917 - Typer makes its options of them
     path: PathArgument,
     system_identifier: SystemOption = None,
     patience: PatienceOption = 30.0,
+    copy: FromOption = None,
     config: ConfigOption = None,
     database: DatabaseOption = None,
 ) -> None:
     """For restore_command: put a file of the archive at a path. Status 1: it is not there. Above 125: who knows."""
     from gs_backup_assets.recovery.wal_fetching import cluster_here, fetch_wal, prefetching
 
-    settings, store = _settings_and_store(config, database)
+    settings, store = _settings_and_store(config, database, copy)
     where = [] if config is None else ["--config", str(config.absolute())]
+    where += [] if copy is None else ["--from", copy]
     found = fetch_wal(
         settings,
         store,
@@ -107,6 +123,7 @@ def fetch(  # noqa: PLR0917 - Typer makes its options of them
 def prefetch(
     folder: PathArgument,
     system_identifier: FileArgument,
+    copy: FromOption = None,
     config: ConfigOption = None,
     database: DatabaseOption = None,
 ) -> None:
@@ -114,7 +131,7 @@ def prefetch(
     from gs_backup_assets.recovery.wal_access import open_archive
     from gs_backup_assets.recovery.wal_fetching import fetch_ahead
 
-    settings, store = _settings_and_store(config, database)
+    settings, store = _settings_and_store(config, database, copy)
     archive = open_archive(settings, store, system_identifier)
     size = archive.stored_segment_bytes()
     if size is not None:
@@ -158,12 +175,14 @@ def status(config: ConfigOption = None, database: DatabaseOption = None, json: J
     finish(exit_status)
 
 
-def _settings_and_store(config: Path | None, database: str | None) -> tuple[DatabaseSettings, Store]:
+def _settings_and_store(
+    config: Path | None, database: str | None, copy: str | None = None
+) -> tuple[DatabaseSettings, Store]:
     from gs_backup_assets.config import load_config
     from gs_backup_assets.vault.opening import open_store
 
     settings = load_config(config).database(database)
-    return settings, open_store(settings)
+    return settings, open_store(settings, chosen_copy(copy) or "primary")
 
 
 def _to_stderr(line: str) -> None:

@@ -25,6 +25,7 @@ from gs_backup_assets.recovery.wal_access import open_archive
 from gs_backup_assets.recovery.wal_heartbeat import Beat, Heart
 from gs_backup_assets.recovery.wal_lag import Lag, forget_before, lag_of
 from gs_backup_assets.recovery.wal_leftover import Leftover, leftovers
+from gs_backup_assets.recovery.wal_mirroring import Mirror
 from gs_backup_assets.recovery.wal_receiver import Receiver, end_left_receiver, receiver_for
 from gs_backup_assets.recovery.wal_server import Server, ServerWatch, ensure_slot, look_at, other_cluster
 from gs_backup_assets.recovery.wal_shipping import FATAL, Shipper
@@ -63,9 +64,12 @@ def stream_wal(
     *,
     stop: threading.Event,
     words: Words,
+    offsite: Store | None = None,
     new_cluster: bool = False,
 ) -> Streamed:
     """Stream until `stop` is set. What may pass is waited for and told, once a change, through `words`.
+
+    What is archived in `store` is brought to the store `offsite` as well, every `wal.offsite_every`.
 
     Raises what does not pass: ConfigError (`WAL_STREAM_RUNNING`, and keys that are wrong), SourceError
     (`SYSTEM_IDENTIFIER_DIFFERS`), StoreError (`WAL_CONFLICT`, `WAL_FOREIGN`, `WAL_MISPLACED`), ProgramError
@@ -73,7 +77,9 @@ def stream_wal(
     """
     assert settings.wal is not None
     with SpoolLock(settings.spool_path) as lock:
-        stream = _Stream(settings, store, target, stop=stop, words=words)
+        every = settings.wal.offsite_every.total_seconds()
+        mirror = Mirror(store, offsite, settings.name, every)
+        stream = _Stream(settings, store, target, mirror=mirror, stop=stop, words=words)
         try:
             stream.meet(new_cluster=new_cluster)
             while not stop.is_set():
@@ -87,11 +93,18 @@ class _Stream:
     """The state of one stream: one cluster, its spool and its archive, and how far it is."""
 
     def __init__(
-        self, settings: DatabaseSettings, store: Store, target: Target, *, stop: threading.Event, words: Words
+        self,
+        settings: DatabaseSettings,
+        store: Store,
+        target: Target,
+        *,
+        mirror: Mirror,
+        stop: threading.Event,
+        words: Words,
     ) -> None:
         assert settings.wal is not None
         self._settings, self._wal, self._store, self._target = settings, settings.wal, store, target
-        self._stop, self._words = stop, words
+        self._mirror, self._stop, self._words = mirror, stop, words
         self._helpers = Threads(2, "wal-help")
         self._pause = _FIRST_PAUSE
         self._frontier = 0
@@ -177,6 +190,7 @@ class _Stream:
                 break
             time.sleep(_TICK / 2)
         self._heart.collect(self._words)
+        self._last_copy(deadline)
         lag, counts = self._lag(), self._shipper.counts
         self._watch.archived_to(self._frontier_lsn)
         if not self._shipper.idle:
@@ -184,6 +198,16 @@ class _Stream:
         self._words.progress(lag, counts, self._archived_lsn)
         self._watch.end()
         return Streamed(self._archive.system_identifier, counts.segments, counts.bytes, self._archived_lsn)
+
+    def _last_copy(self, deadline: float) -> None:
+        """Bring the newest off-site, as far as there is time: the next stream, or the daily copy, brings the rest."""
+        begun = False
+        while time.monotonic() < deadline and not (begun and self._mirror.idle):
+            if self._mirror.idle:
+                self._mirror.begin(time.monotonic())
+                begun = True
+            time.sleep(_TICK / 2)
+        self._mirror.collect(self._words)
 
     def _prepare(self) -> tuple[Server, Segment]:
         """Who is there, and with which segment to begin. Tells a gap when there is one."""
@@ -253,6 +277,7 @@ class _Stream:
         self._heart.collect(self._words)
         if self._watch.newest is not None and self._heart.due(now, self._wal.partial_every.total_seconds()):
             self._heart.begin(self._watch.newest, self._line, self._frontier)
+        self._mirror.step(now, self._words)
         if self._words.progress_due:
             self._words.progress(self._lag(), self._shipper.counts, self._archived_lsn)
 

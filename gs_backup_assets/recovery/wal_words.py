@@ -27,12 +27,19 @@ class Words:
     ) -> None:
         self._write, self._as_json, self._every = write, as_json, every
         self._troubles: dict[str, str] = {}
+        self._said: set[str] = set()
         self._lock = threading.Lock()
         self._told = time.monotonic()
 
     def say(self, code: str, words: str) -> None:
         """Something happened."""
         self._line(code, words, {})
+
+    def say_once(self, code: str, words: str) -> None:
+        """Something is found again at every look; told the first time."""
+        if words not in self._said:
+            self._said.add(words)
+            self.say(code, words)
 
     def trouble(self, whom: str, error: BackupError) -> None:
         """Something is wrong with somebody; told when it is new."""

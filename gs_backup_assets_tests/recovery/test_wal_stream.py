@@ -14,6 +14,7 @@ from gs_backup_assets.catalogue.wal_positions import newest_position
 from gs_backup_assets.postgres.wal import Lsn, Segment
 from gs_backup_assets.recovery.wal_access import open_archive
 from gs_backup_assets.vault.keys import new_raw_key
+from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets_tests.processes import kill, open_folder, wait_until
 from gs_backup_assets_tests.production import Production, production
 from gs_backup_assets_tests.recovery.test_disk_full import small_disk
@@ -108,6 +109,37 @@ def test_segments_parts_and_positions_arrive_and_term_ends_it(site: Site, server
         assert not [p for p in folder.rglob("*") if p.is_file() and len(p.name) == 24], "whole ones are archived"
     parts = [a for a in site.archive.segments(1) if a.partial]
     assert len(parts) == 1, "the parts of finished segments are gone"
+
+
+def test_the_log_is_brought_off_site_while_it_streams_and_fetched_from_there(folder: Path, server: Production) -> None:
+    site = Site(
+        folder,
+        server,
+        stores={"primary": {"path": "backups"}, "offsite": {"path": "elsewhere/backups"}},
+        wal={"partial_every": "1s", "offsite_every": "1s"},
+    )
+    offsite = open_archive(site.settings, open_store(site.settings, "offsite"), site.archive.system_identifier)
+    with site.streaming() as stream:
+        stream.wait_said("WAL_STREAMING")
+        write(server, 5)
+        switch(server)
+        everything_arrives(site)
+        wait_until(lambda: set(site.archived()) <= {a.segment for a in offsite.segments(1)}, what="a copy of all")
+        (folder / "elsewhere").rename(folder / "away")
+        (folder / "elsewhere").write_text("no folder", encoding="utf-8")
+        stream.wait_said("STORE_UNAVAILABLE")
+        (folder / "elsewhere").unlink()
+        (folder / "away").rename(folder / "elsewhere")
+        stream.wait_said("RECOVERED")
+        server.sql("INSERT INTO noise VALUES ('just before the end')")
+        last = site.flushed()
+        assert stream.end() == 0
+    assert max(a.end for a in offsite.segments(1)) >= last, "the last copy has the last commit"
+    (whole, *_) = [archived for archived in offsite.segments(1) if not archived.partial]
+    (folder / "backups").rename(folder / "lost")
+    site.run("wal", "fetch", whole.segment.name, str(folder / "fetched"), "--from", "offsite")
+    assert (folder / "fetched").read_bytes() == offsite.read(whole)
+    drop_slot(server)
 
 
 def test_an_interrupt_ends_it_as_term_does(site: Site) -> None:
