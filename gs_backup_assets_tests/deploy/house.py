@@ -36,8 +36,10 @@ class House:
         return f"http://127.0.0.1:{self.ports['3000']}"
 
     def check(self, service: str) -> bool:
-        """The service's health check of deploy/compose.yaml, with the ports of this house: whether it is healthy."""
-        services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))["services"]
+        """Whether a service is healthy by its check in deploy/compose/dagster.yaml, with the ports of this house."""
+        services = yaml.safe_load((ROOT / "deploy" / "compose" / "dagster.yaml").read_text(encoding="utf-8"))[
+            "services"
+        ]
         kind, *argv = services[service]["healthcheck"]["test"]
         assert kind == "CMD"
         surroundings = {**self.environment, **services[service]["environment"]}

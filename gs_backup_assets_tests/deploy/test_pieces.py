@@ -25,7 +25,7 @@ class _Unit(configparser.RawConfigParser):
 
 
 def compose() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    document: dict[str, Any] = yaml.safe_load((DEPLOY / "compose" / "dagster.yaml").read_text(encoding="utf-8"))
     return document
 
 
@@ -76,8 +76,8 @@ def test_every_service_has_a_health_check_and_no_secret() -> None:
 def test_the_watch_unit_runs_a_known_command() -> None:
     service = unit("gs-backup-watch.service")
     argv = shlex.split(service["Service"]["ExecStart"])
-    assert argv[0] == "/usr/bin/env" and argv[1:3] == ["gs-backup", "watch"]
-    require_known(argv[1:])
+    assert Path(argv[0]).name == "gs-backup" and argv[1] == "watch"
+    require_known(["gs-backup", *argv[1:]])
     state = argv[argv.index("--state") + 1]
     assert state == f"/var/lib/{service['Service']['StateDirectory']}/watch.json", "a folder that systemd makes"
 
