@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue, PhysicalEntry
+from gs_backup_assets.catalogue.manifest import backup_id
 from gs_backup_assets.catalogue.wal_archive import WalArchive
 from gs_backup_assets.catalogue.wal_positions import Position, put_position
 from gs_backup_assets.config import DatabaseSettings, load_config
@@ -70,9 +71,14 @@ class Site:
         return open_archive(self.settings, self.store, self.cluster, writing=True)
 
     def base_backup(self, *, full: bool | None = None) -> PhysicalEntry:
+        """A base backup, in a second of the server's clock that no other has: ids name seconds."""
+        catalogue = PhysicalCatalogue(self.store, "studio")
+        newest = catalogue.latest()
+        while newest is not None and backup_id(self.now()) <= newest.id:
+            time.sleep(0.05)
         week = week_of(datetime.now(timezone.utc), self.settings.zone)
         made = take_base_backup(self.settings, self.server.target("postgres"), self.store, week, Progress(), full=full)
-        return PhysicalCatalogue(self.store, "studio").find(made.id)
+        return catalogue.find(made.id)
 
     def commit(self, value: int = 0) -> datetime:
         """One transaction that leaves a row, and the server's time after it."""
