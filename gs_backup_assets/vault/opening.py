@@ -40,7 +40,7 @@ def open_configured(
     if isinstance(config, LocalStoreConfig):
         return LocalStore((folder / config.path.expanduser()).resolve())
     from gs_backup_assets.vault.s3 import ObjectOptions, S3Store
-    from gs_backup_assets.vault.s3_client import make_client
+    from gs_backup_assets.vault.s3_client import shared_client
 
     options = ObjectOptions(
         storage_class=config.storage_class,
@@ -49,7 +49,7 @@ def open_configured(
         lock_mode=config.object_lock_mode,
         lock_days=config.object_lock_days,
     )
-    return S3Store((client or make_client)(config), config.bucket, config.prefix, options)
+    return S3Store((client or shared_client)(config), config.bucket, config.prefix, options)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -17,12 +18,13 @@ _SHARED_SECONDS = 300.0
 # As many connections as threads that may use one client at a time, those of several databases together.
 _CONNECTIONS = 64
 _MAKING = threading.Lock()
+Keys = tuple[str | None, str | None]
 
 # Throttling and 5xx answers are repeated by botocore, with pauses that grow ("Retries", boto3 documentation).
 ATTEMPTS = 6
 
 
-def credentials(config: S3StoreConfig) -> tuple[str | None, str | None]:
+def credentials(config: S3StoreConfig) -> Keys:
     """The two keys that the configuration names by variables; none without, then boto3 looks for itself."""
     if config.access_key_env is None or config.secret_key_env is None:
         return None, None
@@ -39,19 +41,26 @@ def region_of(config: S3StoreConfig) -> str | None:
 
 
 def make_client(config: S3StoreConfig) -> Any:
-    """A boto3 client, shared by those with the same place and the same credentials: clients may be used by threads.
+    """A boto3 client of one's own. ConfigError: `CREDENTIALS_MISSING`, `PROFILE_UNKNOWN`, `STORE_ADDRESS_INVALID`."""
+    return _made(config, lambda: _client(config.profile, region_of(config), config.endpoint, credentials(config)))
 
-    ConfigError: `CREDENTIALS_MISSING`, `PROFILE_UNKNOWN`, `STORE_ADDRESS_INVALID`.
-    """
+
+def shared_client(config: S3StoreConfig) -> Any:
+    """The client of all who have the same place and the same credentials: threads may use one. Errors as above."""
+    surroundings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+    while_same = (surroundings, int(time.monotonic() // _SHARED_SECONDS))
+    with _MAKING:  # of many threads that ask at once, one makes it
+        return _made(
+            config,
+            lambda: _shared(config.profile, region_of(config), config.endpoint, credentials(config), while_same),
+        )
+
+
+def _made(config: S3StoreConfig, make: Callable[[], Any]) -> Any:
     from botocore.exceptions import BotoCoreError, ProfileNotFound
 
-    surroundings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
-    when = int(time.monotonic() // _SHARED_SECONDS)
     try:
-        with _MAKING:  # of many threads that ask at once, one makes it
-            return _shared(
-                config.profile, region_of(config), config.endpoint, credentials(config), (surroundings, when)
-            )
+        return make()
     except ProfileNotFound:
         raise ConfigError(
             "PROFILE_UNKNOWN", f"There is no AWS profile {config.profile!r}.", "Correct stores.*.profile."
@@ -65,13 +74,11 @@ def make_client(config: S3StoreConfig) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _shared(
-    profile: str | None,
-    region: str | None,
-    endpoint: str | None,
-    keys: tuple[str | None, str | None],
-    _only_while: object,
-) -> Any:
+def _shared(profile: str | None, region: str | None, endpoint: str | None, keys: Keys, _while_same: object) -> Any:
+    return _client(profile, region, endpoint, keys)
+
+
+def _client(profile: str | None, region: str | None, endpoint: str | None, keys: Keys) -> Any:
     import boto3
     from botocore.config import Config
 
