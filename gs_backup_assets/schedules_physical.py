@@ -10,6 +10,7 @@ from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.config_sections import Physical
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.recovery.base_backup import require_this_week, week_of
+from gs_backup_assets.recovery.wal_survey import WalSurvey, needs_new_base
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -63,10 +64,28 @@ def _schedule(
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
     def base_backup_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        config = {"ops": {asset.op.name: {"config": {"full": full}}}}
-        return plan_base_backup(settings, context.scheduled_execution_time, datetime.now(timezone.utc), config)
+        now = datetime.now(timezone.utc)
+        return plan_base_backup(settings, context.scheduled_execution_time, now, _config(asset, full=full))
 
     return base_backup_schedule
+
+
+def plan_replacement(
+    settings: DatabaseSettings, survey: WalSurvey, now: datetime, asset: dg.AssetsDefinition
+) -> dg.RunRequest | None:
+    """The run of a full backup that an archive needs; the same run key as long as it needs it for the same reason."""
+    if needs_new_base(survey) is None:
+        return None
+    behind = survey.base.id if survey.base else "none"
+    return dg.RunRequest(
+        partition_key=week_of(now, settings.zone),
+        run_key=f"{settings.name}-base-backup-for-{survey.system_identifier}-{behind}",
+        run_config=_config(asset, full=True),
+    )
+
+
+def _config(asset: dg.AssetsDefinition, *, full: bool) -> dict[str, Any]:
+    return {"ops": {asset.op.name: {"config": {"full": full}}}}
 
 
 def plan_base_backup(

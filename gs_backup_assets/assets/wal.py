@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -49,7 +50,7 @@ def build_wal_archive(
             "The archived **write-ahead log**: continuity of every timeline, gaps, lag, and the *last recoverable "
             "commit*, read from the archived bytes themselves with pg_waldump and not from the counters of a server. "
             "A sensor reports it every five minutes without a run. It never fails by itself: `wal_continuous` fails "
-            "where log is missing behind the newest base backup (take a full one: `gs-backup base-backup --full`), "
+            "where log is missing behind the newest base backup (the sensor starts a full one), "
             "`wal_lag` where the archive is behind the server or the stream is silent, `rpo_met` where more would be "
             "lost now than a data class allows. `gs-backup wal status` shows the same; docs/wal.md says what to do."
         ),
@@ -68,15 +69,30 @@ def build_wal_archive(
     return wal_archive
 
 
+@dataclass(frozen=True)
+class Replacement:
+    """The job that takes a base backup, and its run for an archive that needs a new one; None where it needs none."""
+
+    job: Any
+    plan: Callable[[WalSurvey, datetime], dg.RunRequest | None]
+
+
 def build_wal_sensor(
-    settings: DatabaseSettings, clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
+    settings: DatabaseSettings,
+    replacement: Replacement | None,
+    clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
 ) -> dg.SensorDefinition:
-    """Looks at the archive and reports it for the day, if anything is other than at the last look."""
+    """Looks at the archive and reports it for the day, if anything is other than at the last look.
+
+    With a gap behind the newest base backup, what comes now can be recovered to only from a new one: it is asked for.
+    """
 
     @dg.sensor(
         name=f"{settings.name}_wal_archive",
-        description="Looks at the archived log every five minutes, and reports it when something has changed. It reads "
-        "the store only, and asks no server.",
+        job=replacement.job if replacement else None,
+        description="Looks at the archived log every five minutes, and reports it when something has changed. Where "
+        "log is missing behind the newest base backup, it starts a full one, once for each gap. It reads the store "
+        "only, and asks no server.",
         minimum_interval_seconds=_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
@@ -97,7 +113,8 @@ def build_wal_sensor(
             metadata = _metadata(surveyed.survey)
             events.append(dg.AssetMaterialization(wal_key(settings), partition=day, metadata=metadata))
         events += [_evaluation(settings, check) for check in surveyed.checks]
-        return dg.SensorResult(asset_events=events, cursor=state)
+        request = replacement.plan(surveyed.survey, now) if replacement and surveyed.survey else None
+        return dg.SensorResult(run_requests=[request] if request else [], asset_events=events, cursor=state)
 
     return wal_archive_sensor
 

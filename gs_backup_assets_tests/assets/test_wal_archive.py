@@ -41,7 +41,7 @@ def _definitions(place: Site) -> dg.Definitions:
 
 def _tick(place: Site, instance: dg.DagsterInstance, cursor: str | None, now: datetime) -> Any:
     """One evaluation, its events reported as the daemon does it."""
-    sensor = build_wal_sensor(place.settings, clock=lambda: now)
+    sensor = build_wal_sensor(place.settings, None, clock=lambda: now)
     context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"vault": VaultResource()})
     result = sensor(context)
     if isinstance(result, dg.SensorResult):
@@ -96,6 +96,41 @@ def test_a_store_that_is_away_is_reported(place: Site, instance: dg.DagsterInsta
     _tick(place, instance, good.cursor, place.now())
     evaluation = _latest(instance, KEY, "wal_continuous")
     assert not evaluation.passed and evaluation.metadata["status"].value == "not_verified"
+
+
+def test_a_gap_starts_a_full_base_backup_once(place: Site, instance: dg.DagsterInstance) -> None:
+    """The run that the sensor asks for closes the gap: then nothing is asked for any more."""
+    base = place.base_backup()
+    for number in range(3):
+        place.commit(number)
+        place.switch()
+    place.heartbeat(place.now(), server=place.archive_all())
+    definitions = _definitions(place)
+    sensor = definitions.resolve_sensor_def("studio_wal_archive")
+
+    def tick(cursor: str | None) -> dg.SensorResult:
+        context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"vault": VaultResource()})
+        result = sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        return result
+
+    sound = tick(None)
+    assert not sound.run_requests
+    whole = [found for found in place.archive.segments(1) if not found.partial]
+    (place.settings.folder / "backups" / whole[-2].key).unlink()
+    broken = tick(sound.cursor)
+    (request,) = broken.run_requests or ()
+    assert base.id in str(request.run_key)
+    assert request.partition_key == week_of(datetime.now(timezone.utc), place.settings.zone)
+    again = tick(None)
+    assert [r.run_key for r in again.run_requests or ()] == [request.run_key], "Dagster runs a key once"
+    job = definitions.resolve_job_def("studio_base_backup")
+    done = job.execute_in_process(
+        partition_key=request.partition_key, instance=instance, run_config=request.run_config, raise_on_error=False
+    )
+    assert done.success
+    place.heartbeat(place.now(), server=place.archive_all())
+    assert not tick(broken.cursor).run_requests
 
 
 def test_the_sensor_runs_by_default_and_asks_no_server(place: Site, instance: dg.DagsterInstance) -> None:
