@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +65,11 @@ def running_cluster(
     settings: Mapping[str, str] = THROWAWAY_SETTINGS,
     superuser: str = SUPERUSER,
     port: int | None = None,
+    initdb: Sequence[str] = (),
 ) -> Iterator[Cluster]:
     """initdb, start, hand out, stop, remove. With `port` the server also listens on 127.0.0.1.
+
+    `initdb` are more arguments for initdb.
 
     `superuser` is the bootstrap role: a proof gives it the name that it has in the source, because grants in a dump of
     roles name their grantor, and only the bootstrap role may grant everything (PostgreSQL manual, GRANT).
@@ -90,6 +93,7 @@ def running_cluster(
         ]
         if programs.release.major >= 18:
             argv.append("--no-data-checksums")
+        argv += initdb
         made = run(argv, environment=environment, account=account, timeout=120)
         if made.status != 0:
             raise _failed("initdb", made.stderr)

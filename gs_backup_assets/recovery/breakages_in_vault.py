@@ -84,7 +84,8 @@ def replace(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _flip(path: Path) -> None:
+def flip(path: Path) -> None:
+    """Flip a bit in the middle of a file."""
     data = path.read_bytes()
     middle = len(data) // 2
     replace(path, data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
@@ -109,22 +110,28 @@ def _audited(copy: VaultCopy) -> CheckResult:
     return check_audit(copy.primary, copy.settings.name)
 
 
+def give_another_key(settings: DatabaseSettings) -> None:
+    """Put another key where the self-test's key lies."""
+    replace(key_file(settings), f"{new_raw_key()}\n".encode())
+    key_file(settings).chmod(0o600)
+
+
 def _another_key(copy: VaultCopy) -> None:
-    replace(_key_file(copy), f"{new_raw_key()}\n".encode())
-    _key_file(copy).chmod(0o600)
+    give_another_key(copy.settings)
 
 
 def _no_key(copy: VaultCopy) -> None:
-    _key_file(copy).unlink()
+    key_file(copy.settings).unlink()
 
 
-def _key_file(copy: VaultCopy) -> Path:
-    assert isinstance(copy.settings.encryption, RawEncryption) and copy.settings.encryption.key_file is not None
-    return copy.settings.folder / copy.settings.encryption.key_file
+def key_file(settings: DatabaseSettings) -> Path:
+    """Where the self-test's key lies."""
+    assert isinstance(settings.encryption, RawEncryption) and settings.encryption.key_file is not None
+    return settings.folder / settings.encryption.key_file
 
 
 def _envelope_flipped(copy: VaultCopy) -> None:
-    _flip(copy.path(copy.newer, copy.largest().stored_path))
+    flip(copy.path(copy.newer, copy.largest().stored_path))
     copy.reseal()
 
 
@@ -159,7 +166,7 @@ def _wrapped_key_removed(copy: VaultCopy) -> None:
 
 def _wrapped_key_flipped(copy: VaultCopy) -> None:
     (path,) = copy.path(copy.newer, KEYS).iterdir()
-    _flip(path)
+    flip(path)
 
 
 def _wrapped_key_of_another_backup(copy: VaultCopy) -> None:
@@ -172,7 +179,7 @@ def _offsite_removed(copy: VaultCopy) -> None:
 
 
 def _offsite_flipped(copy: VaultCopy) -> None:
-    _flip(copy.offsite_path(copy.largest().stored_path))
+    flip(copy.offsite_path(copy.largest().stored_path))
 
 
 def _offsite_cut(copy: VaultCopy) -> None:

@@ -29,8 +29,12 @@ from gs_backup_assets.postgres.inventory import quote
 from gs_backup_assets.postgres.toolchain import choose, embedded_server
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.breakages import REDIGESTED, STORED, Breakage, Copy
+from gs_backup_assets.recovery.breakages_in_base_backups import BASE_BACKUPS
 from gs_backup_assets.recovery.breakages_in_contents import FURNISHINGS, LATER, ROWS, SCHEMA
 from gs_backup_assets.recovery.breakages_in_vault import SOUND_LOOKS, VAULT, VaultBreakage
+from gs_backup_assets.recovery.breakages_in_wal import WAL
+from gs_backup_assets.recovery.physical_bench import PhysicalBench, PhysicalBreakage
+from gs_backup_assets.recovery.physical_history import make_history
 from gs_backup_assets.recovery.prove import prove
 from gs_backup_assets.recovery.servers import RestoreServer, throwaway_server
 from gs_backup_assets.recovery.stored_bytes import write_sums
@@ -40,8 +44,10 @@ from gs_backup_assets.sample.generate import load_sample
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.local import LocalStore
 
-AnyBreakage = Breakage | VaultBreakage
-BREAKAGES: tuple[AnyBreakage, ...] = (*STORED, *REDIGESTED, *ROWS, *SCHEMA, *VAULT)
+AnyBreakage = Breakage | VaultBreakage | PhysicalBreakage
+PHYSICAL: tuple[PhysicalBreakage, ...] = (*BASE_BACKUPS, *WAL)
+BREAKAGES: tuple[AnyBreakage, ...] = (*STORED, *REDIGESTED, *ROWS, *SCHEMA, *VAULT, *PHYSICAL)
+_PHYSICAL_LOOKS = tuple(dict.fromkeys(breakage.look for breakage in PHYSICAL))
 _DATABASE = "studio"
 _SUPERUSER = "postgres"
 _SCALE = 0.05
@@ -118,11 +124,14 @@ def run_selftest(
     progress = progress or Progress()
     with ExitStack() as stack:
         with progress.stage("prepare"):
-            bench = stack.enter_context(_bench())
+            physical = any(isinstance(breakage, PhysicalBreakage) for breakage in breakages)
+            bench = stack.enter_context(_bench(physical=physical))
         with progress.stage("sound copy"):
             sound, sound_codes = bench.examine(bench.copy())
             if sound == Verdict.PROVEN.value:
                 sound, sound_codes = bench.vault.examine(bench.vault.copy(), SOUND_LOOKS)
+            if sound == Verdict.PROVEN.value and bench.physical is not None:
+                sound, sound_codes = bench.physical.examine(bench.physical.copy(), _PHYSICAL_LOOKS)
         outcomes = []
         # The next copy is broken while the one before is proved: breaking and proving use different servers.
         pool = stack.enter_context(_breaking_ahead())
@@ -169,7 +178,10 @@ def _outcome(breakage: AnyBreakage, verdict: str, codes: tuple[str, ...], second
 
 @dataclass(frozen=True)
 class _Bench:
-    """The source's server, two sound backups of it, and the server that all proofs restore to."""
+    """The source's server, two sound backups of it, and the server that all proofs restore to.
+
+    `physical` has base backups and log of another cluster; None where nothing of them is to be broken.
+    """
 
     folder: Path
     settings: DatabaseSettings
@@ -179,6 +191,7 @@ class _Bench:
     newer: Manifest
     server: RestoreServer
     vault: VaultBench
+    physical: PhysicalBench | None
 
     def copy(self) -> Copy:
         """Copies of both backups in a store of their own; hard links, since what is broken is replaced."""
@@ -196,6 +209,9 @@ class _Bench:
         """Breaks a copy; returns what examines it, and the seconds that it took."""
         if isinstance(breakage, VaultBreakage):
             return self.vault.broken(breakage)
+        if isinstance(breakage, PhysicalBreakage):
+            assert self.physical is not None
+            return self.physical.broken(breakage)
         started = time.monotonic()
         copy = self.copy()
         breakage.apply(copy)
@@ -244,7 +260,7 @@ class _Bench:
 
 
 @contextmanager
-def _bench() -> Iterator[_Bench]:
+def _bench(*, physical: bool) -> Iterator[_Bench]:
     with ExitStack() as stack:
         folder = stack.enter_context(workspace("selftest"))
         settings = DatabaseSettings(
@@ -270,7 +286,8 @@ def _bench() -> Iterator[_Bench]:
         vault = make_vault_bench(folder / "vault", settings, partial(_take, source=source, database=_DATABASE))
         programs = choose(newer.dump.release, needs_server=True)
         server = stack.enter_context(throwaway_server(programs, newer.source.bootstrap_role))
-        yield _Bench(folder, settings, source, store, older, newer, server, vault)
+        base = PhysicalBench(make_history(folder / "physical", settings)) if physical else None
+        yield _Bench(folder, settings, source, store, older, newer, server, vault, base)
 
 
 def _change_source(source: Cluster, statements: Sequence[str], *, sample: bool = False) -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from gs_backup_assets.cli.selftest import selftest
+from gs_backup_assets.config_sections import Logical, Verification
 from gs_backup_assets.errors import ConfigError, ExitStatus
 from gs_backup_assets.recovery import selftest as tested
 from gs_backup_assets.recovery.breakages import Breakage, Copy
-from gs_backup_assets.recovery.selftest import BREAKAGES, SelftestReport, choose_breakages, run_selftest
+from gs_backup_assets.recovery.physical_bench import PhysicalBench, PhysicalBreakage
+from gs_backup_assets.recovery.physical_history import make_history
+from gs_backup_assets.recovery.physical_looks import surveyed
+from gs_backup_assets.recovery.selftest import BREAKAGES, PHYSICAL, SelftestReport, choose_breakages, run_selftest
+from gs_backup_assets.system.workspace import workspace
+from gs_backup_assets_tests.chain import settings_in
 
-AT_LEAST = 100
+AT_LEAST = 180
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +50,32 @@ def test_the_findings_that_matter_are_all_met(report: SelftestReport) -> None:
         "ARCHIVE_DAMAGED",
         "AUDIT_EDITED",
         "AUDIT_GAP",
+        "BACKUP_MANIFEST_DIFFERS",
+        "BASE_BACKUP_DAMAGED",
+        "CHAIN_BROKEN",
+        "CHAIN_INCONSISTENT",
+        "COMBINE_FAILED",
+        "COMMIT_MISSING",
+        "COMMIT_UNEXPECTED",
+        "COMPRESSED_DAMAGED",
+        "CORRUPTION",
         "DATA_KEY_MISSING",
         "ENVELOPE_DAMAGED",
         "ENVELOPE_MISPLACED",
         "KEY_WRONG",
         "OFFSITE_DIFFERS",
         "OFFSITE_MISSING",
+        "PAGE_DAMAGED",
+        "RPO_EXCEEDED",
+        "TARGET_AFTER_END",
+        "TARGET_BEFORE_FIRST_BACKUP",
+        "TARGET_NOT_REACHED",
+        "WAL_CONFLICT",
+        "WAL_DAMAGED",
+        "WAL_FOREIGN",
+        "WAL_GAP",
+        "WAL_MISPLACED",
+        "WAL_OTHER_TIMELINE",
         "BACKUP_NOT_FOUND",
         "CONTENTS_DIFFER",
         "FILE_DIFFERS",
@@ -100,6 +129,38 @@ def test_what_is_not_caught_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert document["by_code"] == {"FILE_EXTENDED": 1}
     assert "MISSED  harmless" in finished.stderr
     assert "caught  named" in finished.stderr
+
+
+@pytest.fixture(scope="module")
+def physical() -> Iterator[PhysicalBench]:
+    with workspace("selftest") as folder:
+        settings = settings_in(folder, rules="none", logical=Logical(jobs=1), verification=Verification(jobs=1))
+        yield PhysicalBench(make_history(folder / "physical", settings))
+
+
+def _tree(folder: Path) -> dict[str, str]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.mark.parametrize("breakage", PHYSICAL, ids=lambda breakage: breakage.name)
+def test_what_is_broken_is_another_and_the_original_stays(physical: PhysicalBench, breakage: PhysicalBreakage) -> None:
+    before = _tree(physical.sound.folder)
+    copy = physical.copy()
+    breakage.apply(copy)
+    assert _tree(copy.folder) != before
+    assert _tree(physical.sound.folder) == before
+
+
+def test_log_that_nothing_was_done_to_is_no_breakage(monkeypatch: pytest.MonkeyPatch) -> None:
+    harmless = PhysicalBreakage("harmless", "nothing is broken", ("WAL_GAP",), lambda _copy: None, surveyed)
+    monkeypatch.setattr(tested, "BREAKAGES", (harmless,))
+    finished = _run("--json")
+    assert finished.exit_code == ExitStatus.FAILED
+    document = json.loads(finished.stdout)
+    (outcome,) = document["outcomes"]
+    assert (outcome["caught"], outcome["verdict"], outcome["codes"]) == (False, "PROVEN", [])
+    assert document["sound_copy_passed"]
 
 
 def test_a_sound_copy_that_fails_fails_the_selftest(report: SelftestReport) -> None:
