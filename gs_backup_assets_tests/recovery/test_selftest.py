@@ -106,6 +106,10 @@ def test_names_are_unique_and_every_breakage_expects_a_code() -> None:
     assert all(breakage.expected for breakage in BREAKAGES)
 
 
+def test_the_readme_tells_how_many_there_are() -> None:
+    assert f"in {len(BREAKAGES)} ways" in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
 def test_what_is_not_caught_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that nothing was done to, and a breakage that is found but not under the code that names it."""
 
