@@ -14,6 +14,7 @@ from gs_backup_assets.assets.offsite import build_offsite_copy
 from gs_backup_assets.assets.policy import build_retention
 from gs_backup_assets.assets.proof import build_proof
 from gs_backup_assets.assets.replicas import build_replica_sensor, build_replica_status
+from gs_backup_assets.assets.staging import build_staging_test
 from gs_backup_assets.config import BackupConfig
 from gs_backup_assets.factory_physical import build_physical
 from gs_backup_assets.recovery.base_backup import first_week
@@ -26,6 +27,7 @@ from gs_backup_assets.schedules import (
     build_read_back_job,
     build_read_back_schedule,
 )
+from gs_backup_assets.schedules_staging import build_staging_job, build_staging_schedule
 from gs_backup_assets.sensors import build_sensors
 
 # Steps cross a network to the source and the store: errors that may pass by themselves are tried again.
@@ -77,6 +79,12 @@ def build_definitions(
             if settings.replicas:
                 assets.append(build_replica_status(settings, listener))
                 reporters.append(build_replica_sensor(settings))
+            if settings.staging is not None:
+                staging_test = build_staging_test(settings, months, listener)
+                staging_job = build_staging_job(settings, months, staging_test)
+                assets.append(staging_test)
+                jobs.append(staging_job)
+                schedules.append(build_staging_schedule(settings, settings.staging, staging_job))
             if settings.disaster_recovery is not None:
                 disaster_jobs.append(build_disaster_job(settings, listener))
             jobs.append(cost_job)

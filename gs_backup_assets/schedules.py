@@ -13,6 +13,7 @@ from gs_backup_assets.recovery.offsite import due_for_reading_back
 from gs_backup_assets.recovery.take import partition_of, require_today
 from gs_backup_assets.schedules_drills import drill_job_name
 from gs_backup_assets.schedules_physical import base_backup_job_name
+from gs_backup_assets.schedules_staging import staging_job_name
 from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets.words import daily_job_name
 
@@ -150,7 +151,15 @@ def disaster_job_name(database: str) -> str:
 
 
 # Whose failures are told.
-JOB_NAMES = (daily_job_name, read_back_job_name, cost_job_name, base_backup_job_name, disaster_job_name, drill_job_name)
+JOB_NAMES = (
+    daily_job_name,
+    read_back_job_name,
+    cost_job_name,
+    base_backup_job_name,
+    disaster_job_name,
+    drill_job_name,
+    staging_job_name,
+)
 
 
 def plan_run(settings: DatabaseSettings, scheduled: datetime, now: datetime) -> dg.RunRequest | dg.SkipReason:

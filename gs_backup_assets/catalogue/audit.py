@@ -25,7 +25,8 @@ ACTOR_VARIABLE = "GS_BACKUP_ACTOR"
 FIRST_PREVIOUS = "0" * 64
 Event = Literal[
     "backup", "copy", "read_back", "proof", "restore", "prune", "hold", "release", "rewrap", "sweep", "replica",
-    "promote", "disaster_recovery", "wal_gap", "drill", "restore_point", "recover",
+    "promote", "disaster_recovery", "wal_gap", "drill", "restore_point", "recover", "staging_test",
+    "anonymise",
 ]  # fmt: skip
 
 # Records lie in folders of a thousand, by number and not by time: a key that depends on nothing but the number can be

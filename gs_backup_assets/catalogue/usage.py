@@ -44,7 +44,13 @@ class Age(str, Enum):
 
 
 # What lies beside the backups in a database's folder.
-_BY_FOLDER = {"audit": Kind.AUDIT, "audit-copy": Kind.AUDIT, "wal": Kind.WAL, "drills": Kind.DRILL}
+_BY_FOLDER = {
+    "audit": Kind.AUDIT,
+    "audit-copy": Kind.AUDIT,
+    "wal": Kind.WAL,
+    "drills": Kind.DRILL,
+    "staging-tests": Kind.DRILL,
+}
 _LAST_DAYS = ((7, Age.WEEK), (30, Age.MONTH), (90, Age.QUARTER), (365, Age.YEAR))
 
 

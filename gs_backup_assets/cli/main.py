@@ -27,6 +27,7 @@ app = typer.Typer(
 
 def _register() -> None:
     from gs_backup_assets.cli import (
+        anonymise,
         audit,
         base_backup,
         copy,
@@ -36,6 +37,7 @@ def _register() -> None:
         disaster_recover,
         doctor,
         drill,
+        fetch,
         hold,
         init,
         keys,
@@ -48,6 +50,7 @@ def _register() -> None:
         run,
         selftest,
         serve,
+        staging_test,
         status,
         toolchain,
         verify,
@@ -74,9 +77,12 @@ def _register() -> None:
     app.command("base-backup")(base_backup.base_backup)
     app.command("restore")(restore.restore)
     app.command("disaster-recover")(disaster_recover.disaster_recover)
+    app.command("fetch")(fetch.fetch)
     app.command("recover")(recover.recover)
     app.command("drill")(drill.drill)
     app.command("restore-point")(restore_point.restore_point)
+    app.command("staging-test")(staging_test.staging_test)
+    app.command("anonymise")(anonymise.anonymise)
     app.command("coverage")(coverage.coverage)
     app.command("status")(status.status)
     app.command("watch")(watch.watch)

@@ -75,7 +75,7 @@ def restore_backup(
     """
     started = time.monotonic()
     manifest = _sound_manifest(entry)
-    server, exists = _server(into, manifest)
+    server, exists = server_of(into, manifest)
     if exists and not replace:
         raise ConfigError(
             "DATABASE_EXISTS",
@@ -95,7 +95,7 @@ def restore_backup(
     with connect(server.admin) as connection:
         others = half_restored(connection, into.database)
     with workspace("spool") as spool:
-        _fetch(settings, store, entry, spool, progress)
+        fetch_sound(settings, store, entry, spool, progress)
         try:
             restored = restore_fetched(
                 server,
@@ -158,21 +158,13 @@ def _give_name(
         return wanted, kept_as
 
 
-def _server(into: Target, manifest: Manifest) -> tuple[RestoreServer, bool]:
-    admin, connection_error = None, None
-    for name in (name for name in _MAINTENANCE_DATABASES if name != into.database):
-        try:
-            with connect(into.with_database(name)) as connection:
-                admin = into.with_database(name)
-                facts = server_facts(connection)
-                exists = bool(query(connection, "SELECT 1 FROM pg_database WHERE datname = %s", (into.database,)))
-                owners = query(connection, "SELECT current_setting('is_superuser') = 'on'")[0][0]
-                break
-        except SourceError as error:
-            connection_error = connection_error or error
-    if admin is None:
-        assert connection_error is not None
-        raise connection_error
+def server_of(into: Target, manifest: Manifest) -> tuple[RestoreServer, bool]:
+    """The server of the target, and whether the database exists there; SourceError, ConfigError (`SERVER_TOO_OLD`)."""
+    admin = admin_of(into)
+    with connect(admin) as connection:
+        facts = server_facts(connection)
+        exists = bool(query(connection, "SELECT 1 FROM pg_database WHERE datname = %s", (into.database,)))
+        owners = query(connection, "SELECT current_setting('is_superuser') = 'on'")[0][0]
     if facts.release.major < Release.parse(manifest.server.release).major:
         raise ConfigError(
             "SERVER_TOO_OLD",
@@ -183,7 +175,20 @@ def _server(into: Target, manifest: Manifest) -> tuple[RestoreServer, bool]:
     return RestoreServer(toolchain, admin, facts.release, owners, f"PostgreSQL {facts.release}"), exists
 
 
-def _fetch(settings: DatabaseSettings, store: Store, entry: Entry, spool: Path, progress: Progress) -> None:
+def admin_of(into: Target) -> Target:
+    """A database of the target's server from which orders about the target can be given; SourceError."""
+    refusals = []
+    for name in (name for name in _MAINTENANCE_DATABASES if name != into.database):
+        try:
+            with connect(into.with_database(name)):
+                return into.with_database(name)
+        except SourceError as error:
+            refusals.append(error)
+    raise refusals[0]
+
+
+def fetch_sound(settings: DatabaseSettings, store: Store, entry: Entry, spool: Path, progress: Progress) -> None:
+    """Fetch a backup's files into `spool`; ProofFailed when the stored bytes are not those that were backed up."""
     with progress.stage("fetch") as stage:
         stored = fetch(store, entry, stage, spool, settings)
     if stored.status is not Status.PASSED:

@@ -1,0 +1,72 @@
+"""Tells people how the staging test went: success as well, since silence would look the same as a dead scheduler."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from gs_backup_assets.alerts.message import Message, duration_text, event_message
+from gs_backup_assets.alerts.notify import NotAccepted, Notifier
+from gs_backup_assets.catalogue.staging_tests import StagingTestRecord
+from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, Verdict
+from gs_backup_assets.config import DatabaseSettings
+from gs_backup_assets.errors import BackupError, ExitStatus
+
+MESSAGE_ACCEPTED = "message_accepted"
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 1.0
+
+
+def staging_message(record: StagingTestRecord, link: str = "") -> Message:
+    """What came of a test, with the seconds until the application worked and what to do."""
+    about = f"of {record.database} on {record.staging}, backup {record.backup_id} ({record.store} copy)"
+    wrong = record.first_failure
+    key = f"staging-test:{record.database}:{record.id}"
+    if record.exit_status is ExitStatus.GOOD or wrong is None:
+        usable = duration_text(timedelta(seconds=record.rto_seconds or 0.0))
+        masked = ", personal data is masked" if record.anonymised else ""
+        return event_message(
+            f"Restore test of {record.database} succeeded",
+            f"The restore test {about}, was equal and healthy after {usable}{masked}.",
+            link=link,
+            key=key,
+        )
+    restored = record.verdict is Verdict.PROVEN
+    title = f"Restore test of {record.database} {'succeeded, but not in time' if restored else 'FAILED'}"
+    hint = next((finding.hint for finding in wrong.findings if finding.hint), "")
+    back = next((check for check in record.checks if check.name == "staging_put_back"), None)
+    state = "" if back is None else " Staging was put back." if back.status is Status.PASSED else " STAGING IS DOWN."
+    return event_message(title, f"{wrong.name}: {wrong.summary}.{state} Test {about}.", hint=hint, link=link, key=key)
+
+
+def failed_message(database: str, error: BackupError, link: str = "") -> Message:
+    """A test that could not begin."""
+    title = f"Restore test of {database} did not begin"
+    return event_message(title, f"{error.code}: {error.message}", hint=error.hint, link=link)
+
+
+def told(settings: DatabaseSettings, message: Message, pause: Callable[[float], None] = time.sleep) -> CheckResult:
+    """Send a message, three times at most; the check `message_accepted` says whether people were told."""
+    notifier = Notifier(settings.alerts.urls_env)
+    refusal: BackupError | None = None
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            pause(_PAUSE_SECONDS)
+        try:
+            if notifier.send(message):
+                return CheckResult(name=MESSAGE_ACCEPTED, status=Status.PASSED, summary=f"told: {message.title}")
+            finding = Finding(
+                code="NO_RECEIVER", message=f"{settings.alerts.urls_env} is not set.", hint="docs/watch.md shows how."
+            )
+            summary = "nobody was told, no receiver is configured"
+            return CheckResult(name=MESSAGE_ACCEPTED, status=Status.NOT_VERIFIED, summary=summary, findings=(finding,))
+        except NotAccepted as error:
+            refusal = error
+        except BackupError as error:
+            refusal = error
+            break
+    assert refusal is not None
+    finding = Finding(code=refusal.code, message=refusal.message, hint=refusal.hint)
+    summary = f"not accepted: {message.title}"
+    return CheckResult(name=MESSAGE_ACCEPTED, status=Status.FAILED, summary=summary, findings=(finding,))
