@@ -45,6 +45,7 @@ def build_daily_schedule(settings: DatabaseSettings, job: "UnresolvedAssetJobDef
 
     @dg.schedule(
         name=f"{settings.name}_daily_backup_schedule",
+        description="Takes the day's backup and proves it. A tick that is caught up on a later day is skipped.",
         job=job,
         cron_schedule=settings.logical.schedule,
         execution_timezone=settings.timezone,
@@ -81,6 +82,7 @@ def build_read_back_schedule(settings: DatabaseSettings, job: "UnresolvedAssetJo
 
     @dg.schedule(
         name=f"{settings.name}_offsite_read_back_schedule",
+        description="Reads every byte of some off-site copies back, so that each has its turn in `read_back_days`.",
         job=job,
         cron_schedule="0 5 * * *",
         execution_timezone=settings.timezone,
@@ -124,6 +126,7 @@ def build_cost_schedule(settings: DatabaseSettings, job: "UnresolvedAssetJobDefi
 
     @dg.schedule(
         name=f"{settings.name}_cost_report_schedule",
+        description="Reports on the first of the month what the backups take up and cost.",
         job=job,
         cron_schedule="0 6 1 * *",
         execution_timezone=settings.timezone,

@@ -40,6 +40,7 @@ def build_drill_schedule(
 
     @dg.schedule(
         name=f"{settings.name}_pitr_drill_schedule",
+        description="Recovers the cluster to a random moment on a throwaway server, and proves it.",
         job=job,
         cron_schedule=physical.drill_schedule,
         execution_timezone=settings.timezone,

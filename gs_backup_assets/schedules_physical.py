@@ -58,6 +58,7 @@ def _schedule(
 ) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"{settings.name}_{'full' if full else 'incremental'}_base_backup_schedule",
+        description=f"Takes {'a full' if full else 'an incremental'} base backup of the cluster, and proves it.",
         job=job,
         cron_schedule=cron,
         execution_timezone=settings.timezone,

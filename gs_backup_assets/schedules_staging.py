@@ -40,6 +40,7 @@ def build_staging_schedule(
 
     @dg.schedule(
         name=f"{settings.name}_monthly_restore_test_schedule",
+        description="Restores the newest proven backup on staging, and asks the application for its health.",
         job=job,
         cron_schedule=staging.schedule,
         execution_timezone=settings.timezone,

@@ -52,6 +52,7 @@ def build_source(settings: DatabaseSettings) -> dg.SourceAsset:
     @dg.observable_source_asset(
         key=source_key(settings).path,
         group_name=settings.name,
+        tags={"dagster/kind/postgres": ""},
         description=(
             f"The PostgreSQL database that `{settings.url_env}` names. **Observing** it records its version, size, "
             "LSN and number of tables; nothing is changed. It fails when the server cannot be reached: run "

@@ -10,6 +10,7 @@ import dagster as dg
 
 from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, from_check, step
+from gs_backup_assets.assets.logical import source_key
 from gs_backup_assets.catalogue.verdict import CheckResult
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
@@ -42,6 +43,7 @@ def build_wal_archive(
     @dg.asset(
         key=key,
         partitions_def=days,
+        deps=[source_key(settings)],
         group_name=settings.name,
         kinds={"postgres", "pg_waldump"},
         owners=list(settings.owners),
