@@ -13,13 +13,13 @@ import pytest
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config_masking import Anonymise
 from gs_backup_assets.errors import BackupError, ConfigError, ProofFailed, SourceError
-from gs_backup_assets.postgres.cluster import Cluster
+from gs_backup_assets.postgres.cluster import Cluster, running_cluster
 from gs_backup_assets.postgres.connection import Target, connect, query
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.masking import PROOF_SCHEMA, Masked, drop_proof, mask_database, masking_secret
 from gs_backup_assets.recovery.masking_proof import prove_masked
 from gs_backup_assets_tests.chain import codes, execute
-from gs_backup_assets_tests.conftest import fresh_database, running_cluster, toolchain_of
+from gs_backup_assets_tests.conftest import fresh_database, toolchain_of
 
 SECRET = b"a secret of sixteen bytes or more"
 SCHEMA = """
