@@ -92,6 +92,6 @@ def from_check(asset: dg.AssetKey, check: CheckResult, *, blocking: bool) -> dg.
     metadata: dict[str, Any] = {keys.SUMMARY: check.summary, **check.metrics}
     if check.findings:
         metadata[keys.FINDINGS] = dg.MetadataValue.md(
-            "\n".join(f"- **{f.code}** {f.message} {f.hint}" for f in check.findings)
+            "\n".join(f"- **{f.code}** {f.message.rstrip('.')}. {f.hint}" for f in check.findings)
         )
     return check_result(asset, check.name, check.status, blocking=blocking, metadata=metadata)

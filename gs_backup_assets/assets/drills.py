@@ -1,6 +1,7 @@
 """The assets that prove what recovery rests on: the week's newest base backup, and a drill to a random moment."""
 
 import random
+import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
@@ -243,7 +244,7 @@ def coverage_map(history: tuple[DrillRecord, ...]) -> str:
             f"{record.finished_at:%Y-%m-%d %H:%M}",
             f"{record.window_start:%Y-%m-%d %H:%M}" if record.window_start else "-",
             f"{record.window_end:%Y-%m-%d %H:%M}" if record.window_end else "-",
-            record.target.replace("|", "\\|"),
+            re.sub(r"\.\d+Z$", "Z", record.target).replace("|", "\\|"),  # a narrow column: no fractions
             f"{record.rto_seconds:.1f} s" if record.rto_seconds is not None else "-",
             f"{record.recoverable_age_seconds:.0f} s" if record.recoverable_age_seconds is not None else "-",
             record.verdict.value,

@@ -192,7 +192,7 @@ def test_jobs_prove_the_base_backup_and_drill(place: Site, instance: dg.DagsterI
     history = read_drills(place.store, "studio", newest=5)
     assert [record.verdict for record in history] == [Verdict.PROVEN]
     table = coverage_map(history)
-    assert metadata["coverage"].value == table and history[0].target in table
+    assert metadata["coverage"].value == table and history[0].target[:19] in table
     other = job.execute_in_process(partition_key="2026-11-01", instance=instance, raise_on_error=False)
     assert not other.success
 
