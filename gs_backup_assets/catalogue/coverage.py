@@ -6,6 +6,7 @@ gap: on the base's timeline, and on those that branched off it (PostgreSQL manua
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -154,7 +155,9 @@ def reaches(cluster: ClusterLog, timeline: int) -> list[Reach]:
             continue
         run = next((run for run in there if run.holds(base.stop)), None)
         end = base.stop if run is None else run.end
-        segments = () if run is None else tuple(a for a in run.segments if a.end > base.stop)
+        # They are in order: a hundred thousand of them are not looked through for every base.
+        first = 0 if run is None else bisect_right(run.segments, base.stop, key=lambda archived: archived.end)
+        segments = () if run is None else run.segments[first:]
         beyond = min((run.start for run in there if run.start > end), default=None)
         found.append(Reach(base, timeline, end, segments, beyond))
     return found
@@ -163,8 +166,8 @@ def reaches(cluster: ClusterLog, timeline: int) -> list[Reach]:
 def windows(cluster: ClusterLog) -> tuple[Window, ...]:
     """Every window of a cluster, by timeline and position; what a newer timeline's window holds is not told again."""
     found = {log.number: _windows_to(cluster, log.number) for log in cluster.timelines}
-    for base in cluster.bases:
-        found.setdefault(base.timeline, _windows_to(cluster, base.timeline))
+    for timeline in {base.timeline for base in cluster.bases} - found.keys():
+        found[timeline] = _windows_to(cluster, timeline)
     kept = []
     for timeline, own in sorted(found.items()):
         for window in own:

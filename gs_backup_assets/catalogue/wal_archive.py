@@ -132,7 +132,27 @@ class WalArchive:
         return max(parts, key=lambda archived: archived.end, default=None)
 
     def read(self, archived: Archived) -> bytes:
-        """A segment's bytes, as long as a whole segment, checked against its name and this cluster."""
+        """A segment's bytes, as long as a whole segment, checked against its name and this cluster.
+
+        A part that made room for more of its segment since it was listed is read from that: the same bytes, and zeros.
+        """
+        try:
+            return self._read(archived)
+        except StoreError as error:
+            if error.code != "OBJECT_MISSING" or archived.written is None:
+                raise
+            more = self._more_than(archived)
+            if more is None:
+                raise
+        data = self._read(more)
+        return data[: archived.written] + bytes(len(data) - archived.written)
+
+    def _more_than(self, archived: Archived) -> Archived | None:
+        """What took the place of a part that is gone: a longer one, or the whole segment; None when nothing did."""
+        found = self.find(archived.segment)
+        return None if found is None or found.end < archived.end else found
+
+    def _read(self, archived: Archived) -> bytes:
         name = _name_of(archived.key)
         data = compression.decompress(self._open(archived.key, archived.segment.timeline, name), archived.key)
         require_segment(data, archived.segment, self.system_identifier, whole=not archived.partial)

@@ -186,7 +186,9 @@ def _outcome_document(outcome: Outcome, seconds: dict[str, float]) -> dict[str, 
 
 
 def _start_command(outcome: Outcome) -> str:
-    return f"{outcome.toolchain.program('pg_ctl')} -D {outcome.data} -l {outcome.data.parent}/log start"
+    from gs_backup_assets.postgres.pg_ctl import start_command
+
+    return start_command(outcome.toolchain, outcome.data, outcome.data.parent / "log")
 
 
 def _show_outcome(console: Console, outcome: Outcome) -> None:

@@ -82,7 +82,9 @@ def stream(
     def show(console: Console) -> None:
         console.print(
             f"{streamed.segments} segments ({human_bytes(streamed.bytes)}) were archived, up to"
-            f" {document['archived_lsn']}.",
+            f" {document['archived_lsn']}."
+            if streamed.archived_lsn is not None
+            else "The server was never reached; what the spool had of an earlier stream was archived.",
             markup=False,
         )
 

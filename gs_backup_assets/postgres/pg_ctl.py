@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def is_running(toolchain: Toolchain, data: Path, account: Account) -> bool:
 
 def start_command(toolchain: Toolchain, data: Path, log: Path) -> str:
     """What one would type."""
-    return f"{toolchain.program('pg_ctl')} -D {data} -l {log} start"
+    return shlex.join([str(toolchain.program("pg_ctl")), "-D", str(data), "-l", str(log), "start"])
 
 
 def tail(log: Path) -> str:

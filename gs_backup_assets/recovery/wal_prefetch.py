@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -91,8 +92,8 @@ class Prefetcher:
 
     @property
     def command(self) -> str:
-        """The restore_command."""
-        return f"/bin/sh '{self._folder}/restore.sh' %f %p"
+        """The restore_command, as the server reads it: a percent sign of the folder's name is written twice."""
+        return f"/bin/sh {shlex.quote(str(self._folder / 'restore.sh')).replace('%', '%%')} %f %p"
 
     @property
     def served(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -93,8 +94,7 @@ def _beside(
     server: Server, cluster: ClusterState | None, slot: Slot | None, limits: SlotLimits, now: datetime
 ) -> ServerState:
     flushed = server.facts.lsn
-    ends = [] if cluster is None else [t.end for t in cluster.timelines if t.timeline == server.facts.timeline]
-    archived = max(ends, default=Lsn(0))
+    archived = max(_ends(server, cluster), default=Lsn(0))
     position = None if cluster is None else cluster.position
     seconds: float | None = None
     if archived >= flushed:
@@ -106,6 +106,14 @@ def _beside(
     ):
         seconds = max(0.0, (now - position.at).total_seconds())
     return ServerState(server, slot, limits, max(0, flushed.value - archived.value), seconds)
+
+
+def _ends(server: Server, cluster: ClusterState | None) -> Iterator[Lsn]:
+    """Up to where each timeline on the way to the server's is archived: an older one counts to where it was left."""
+    for found in () if cluster is None else cluster.timelines:
+        if found.timeline in server.line.timelines:
+            left = server.line.end_of(found.timeline)
+            yield found.end if left is None else min(found.end, left)
 
 
 def _cluster(settings: DatabaseSettings, store: Store, system_identifier: str) -> ClusterState:

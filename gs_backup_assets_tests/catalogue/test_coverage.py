@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta, timezone
 
 from hypothesis import given
@@ -52,6 +53,14 @@ def test_a_window_goes_from_the_end_of_the_base_to_the_end_of_the_log() -> None:
     (window,) = windows(one)
     assert (window.start, window.end, window.starts_at) == (at(3.5), at(5.25), base(3.5).consistent_at)
     assert window.partial and window.gap is None and window.left_at is None
+
+
+def test_years_of_log_and_bases_take_seconds() -> None:
+    bases = [base(200 * day + 0.5) for day in range(100)]
+    one = cluster(bases, log(1, *map(whole, range(20_000))))
+    begun = time.process_time()
+    assert spans(one) == [(1, 0.5, 20_000)]
+    assert time.process_time() - begun < 10
 
 
 def test_without_archived_log_only_the_end_of_the_base_can_be_reached() -> None:

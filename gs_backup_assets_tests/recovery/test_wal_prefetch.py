@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gs_backup_assets.catalogue.wal_archive import WalArchive
+from gs_backup_assets.postgres.wal import PAGE_BYTES
 from gs_backup_assets.recovery.wal_prefetch import Prefetcher
 from gs_backup_assets.system.account import current_account
 from gs_backup_assets.vault.local import LocalStore
@@ -39,7 +41,9 @@ def serve(stored: WalArchive, folder: Path, *, has_target: bool = False) -> Pref
 
 
 def ask(prefetcher: Prefetcher, name: str, into: Path) -> int:
-    command = prefetcher.command.replace("%f", name).replace("%p", str(into))
+    # As the server does it (src/common/percentrepl.c).
+    values = {"%": "%", "f": name, "p": str(into)}
+    command = re.sub("%(.)", lambda match: values[match[1]], prefetcher.command)
     return subprocess.run(["/bin/sh", "-c", command], timeout=60, check=False, capture_output=True).returncode
 
 
@@ -49,6 +53,32 @@ def test_segments_come_in_order_out_of_order_and_again(stored: WalArchive, queue
             assert ask(prefetcher, segment(number).name, tmp_path / "wal") == 0
             assert (tmp_path / "wal").read_bytes() == log_of(segment(number))
             (tmp_path / "wal").unlink()
+        assert prefetcher.error is None
+
+
+def test_a_folder_may_have_any_name(stored: WalArchive, tmp_path: Path) -> None:
+    folder = tmp_path / "bob's 100%free $HOME"
+    folder.mkdir()
+    with serve(stored, folder) as prefetcher:
+        assert ask(prefetcher, segment(0).name, tmp_path / "wal") == 0
+
+
+def test_a_part_that_more_replaced_since_the_plan_comes_as_it_was(queue: Path, tmp_path: Path) -> None:
+    """A recovery, or a drill, beside a stream that goes on: it brings a longer part and removes the planned one."""
+    found = archive(LocalStore(tmp_path / "store"))
+    found.put(segment(0), log_of(segment(0)))
+    part = log_of(segment(1), fill=7, written=5 * PAGE_BYTES)
+    found.put_partial(segment(1), part)
+    with serve(found, queue) as prefetcher:
+        assert ask(prefetcher, segment(1).name, tmp_path / "wal") == 0
+        found.put_partial(segment(1), log_of(segment(1), fill=7, written=9 * PAGE_BYTES))
+        (tmp_path / "wal").unlink()
+        assert ask(prefetcher, segment(1).name, tmp_path / "wal") == 0
+        assert (tmp_path / "wal").read_bytes() == part
+        found.put(segment(1), log_of(segment(1), fill=7))
+        found.drop_partials(segment(1))
+        assert ask(prefetcher, segment(1).name, tmp_path / "again") == 0
+        assert (tmp_path / "again").read_bytes() == part
         assert prefetcher.error is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -326,6 +327,8 @@ def test_the_address_leads_to_a_promoted_standby(folder: Path) -> None:
                 standby.promote()
                 stream.kill()
             failed_over = Site(folder, standby)
+            server_state = json.loads(failed_over.run("wal", "status", "--json", check=None).stdout)["server"]
+            assert server_state["lag_bytes"] < 1 << 24, "what is archived of the old timeline counts up to the switch"
             with failed_over.streaming() as again:
                 again.wait_said("WAL_STREAMING")
                 write(standby, 40)
