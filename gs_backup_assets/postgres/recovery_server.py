@@ -34,6 +34,7 @@ _LIMITS = {
     "max_prepared_transactions": "max_prepared_xacts setting",
     "max_locks_per_transaction": "max_locks_per_xact setting",
 }
+_SEGMENT = "Bytes per WAL segment"
 # Prepared transactions are brought back at the end, and the log may raise the limit that the base backup knew.
 _LEAST_PREPARED = 1000
 _DATABASES = ("postgres", "template1")
@@ -88,6 +89,8 @@ def server_settings(control: Mapping[str, str], major: int, *, durable: bool) ->
     for name, label in _LIMITS.items():
         settings[name] = control[label]
     settings["max_prepared_transactions"] = str(max(_LEAST_PREPARED, int(settings["max_prepared_transactions"])))
+    # At least two segments (guc.c), which may have up to 1 GB each: the default, 80 MB, is too little from 64 MB on.
+    settings["min_wal_size"] = f"{max(80, 2 * int(control[_SEGMENT]) >> 20)}MB"
     if major >= 15:
         settings["archive_library"] = ""
     if major >= 17:

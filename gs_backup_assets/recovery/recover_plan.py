@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gs_backup_assets.catalogue.catalogue import PhysicalEntry
@@ -94,6 +94,8 @@ def plan_recovery(
         timeline = _timeline(surveyed, target)
         found = None if timeline is None else _Search(surveyed, target, timeline).find()
         if found is not None:
+            if surveyed is not clusters[0]:
+                found = replace(found, warnings=(*found.warnings, _of_an_older_cluster(clusters[0], surveyed)))
             drills = read_drills(vault.store(which), settings.name, newest=_DRILLS)
             return _plan(settings, which, target, surveyed, found, drills=drills, now=now)
     raise explain_uncovered(clusters, target)
@@ -171,6 +173,14 @@ class _Search:
                 return _Found(reach, end, points[0].lsn, False, several if len(points) > 1 else ())
             newer = reach.base.stop
         return None
+
+
+def _of_an_older_cluster(newest: Surveyed, used: Surveyed) -> str:
+    """A database that was made anew, and has no base backup yet: what can be recovered is the one before."""
+    return (
+        f"The newest cluster in the store, {newest.cluster.system_identifier}, does not lead there: this is"
+        f" {used.cluster.system_identifier}, of before. What was written since is not in it."
+    )
 
 
 def _timeline(surveyed: Surveyed, target: RecoveryTarget) -> int | None:

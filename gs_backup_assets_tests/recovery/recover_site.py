@@ -117,11 +117,16 @@ def ids(found: Recovered, table: str = "t") -> list[int]:
 
 @contextmanager
 def site(
-    folder: Path, major: int = 17, *, settings: Mapping[str, str] | None = None, **overrides: Any
+    folder: Path,
+    major: int = 17,
+    *,
+    settings: Mapping[str, str] | None = None,
+    segment_megabytes: int = 1,
+    **overrides: Any,
 ) -> Iterator[Site]:
     """A new server with a table `t`, and an empty store."""
     kept = {"wal_keep_size": "256MB", **(settings or {})}  # the tests bring the log when they like
-    with production(major, settings=kept, segment_megabytes=1) as server:
+    with production(major, settings=kept, segment_megabytes=segment_megabytes) as server:
         own = settings_in(folder, **overrides)
         server.sql("CREATE TABLE t (id int PRIMARY KEY, at timestamptz DEFAULT clock_timestamp())")
         yield Site(server, own, open_vault(own), folder)

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
+from gs_backup_assets.catalogue.wal_archive import archive_folder
 from gs_backup_assets.errors import BackupError, ConfigError, ProofFailed
 from gs_backup_assets.postgres.wal import Lsn
+from gs_backup_assets_tests.catalogue.wal import put_segments
 from gs_backup_assets_tests.recovery.recover_site import Site, ids, rows, site
 
 NAMED = "before the migration"
@@ -156,3 +158,15 @@ def test_expected_loss_counts_from_the_last_commit(story: Story) -> None:
     now = story.at[7] + timedelta(minutes=20)
     assert story.site.plan("latest", now=now).expected_loss_seconds == 1200
     assert story.site.plan(story.at[5].isoformat(), now=story.at[5] + timedelta(hours=1)).expected_loss_seconds == 3600
+
+
+def test_the_cluster_of_before_is_never_taken_for_the_newest_without_a_word(story: Story) -> None:
+    """The database was made anew, its log is streamed, and nobody took a base backup."""
+    assert story.site.plan("latest").warnings == ()
+    store = story.site.vault.store(story.site.plan("latest").which)
+    put_segments(store, [1], system="7999999999999999999", database=story.site.settings.name)
+    try:
+        (warning,) = story.site.plan("latest").warnings
+        assert "7999999999999999999, does not lead there" in warning
+    finally:
+        store.delete_tree(archive_folder(story.site.settings.name, "7999999999999999999"))

@@ -21,7 +21,7 @@ from gs_backup_assets.system.account import current_account, server_account
 from gs_backup_assets.vault.compression import decompress
 from gs_backup_assets_tests.processes import open_folder, processes_with
 from gs_backup_assets_tests.production import Production
-from gs_backup_assets_tests.recovery.recover_site import Site, site
+from gs_backup_assets_tests.recovery.recover_site import Site, ids, site
 from gs_backup_assets_tests.recovery.test_disk_full import small_disk
 
 PAGE = Path(__file__).parents[2] / "docs" / "recover.md"
@@ -38,6 +38,18 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def code_of(caught: pytest.ExceptionInfo[BackupError]) -> str:
     return caught.value.code
+
+
+def test_segments_of_64_megabytes(tmp_path: Path) -> None:
+    """A server with them does not start on the default of min_wal_size."""
+    with site(tmp_path, 17, settings={"min_wal_size": "128MB"}, segment_megabytes=64) as large:
+        large.base_backup()
+        large.server.sql("INSERT INTO t VALUES (1)")
+        large.switch()
+        large.server.sql("INSERT INTO t VALUES (2)")
+        large.archive()
+        with large.recovered("latest") as found:
+            assert ids(found) == [1, 2]
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
