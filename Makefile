@@ -19,6 +19,8 @@ test: $(VENV)/installed-dev $(VENV)/coldstart/installed servers
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.daily_chain $(ARGS)
 	$(BIN)/python -m benchmarks.vault
+	$(BIN)/python -m benchmarks.physical
+	$(BIN)/python -m benchmarks.wal_stream
 	$(BIN)/python -m benchmarks.two_hundred
 
 lint: $(VENV)/installed-dev
