@@ -48,7 +48,7 @@ import dagster as dg
 repository = defs.get_repository_def()
 seconds = {}
 with dg.instance_for_test() as instance:
-    for name in ("db000_stale_backup", "failed_checks", "failed_runs"):
+    for name in ("stale_backups", "failed_checks", "failed_runs"):
         sensor = repository.get_sensor_def(name)
         with dg.build_sensor_context(instance=instance, repository_def=repository) as context:
             started = time.process_time()

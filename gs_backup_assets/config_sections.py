@@ -422,13 +422,14 @@ class Alerts(_Section):
     """Whom to tell, and when a backup or a proof counts as stale.
 
     The URL in `heartbeat_url_env`, a secret, is asked for after each proven backup: that it was not for too long is
-    noticed elsewhere, even when this machine is dead.
+    noticed elsewhere, even when this machine is dead. A problem that comes and goes is told of once in `flap_window`.
     """
 
     urls_env: str = "GS_BACKUP_ALERT_URLS"
     heartbeat_url_env: str = "GS_BACKUP_HEARTBEAT_URL"
     stale_after: Duration = timedelta(hours=25)
     remind_after: Duration = timedelta(hours=24)
+    flap_window: Duration = timedelta(minutes=15)
 
 
 class Verification(_Section):

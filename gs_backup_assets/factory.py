@@ -10,6 +10,7 @@ from gs_backup_assets.assets.common import ListenerFactory, StepLog
 from gs_backup_assets.assets.costs import build_cost_report
 from gs_backup_assets.assets.disaster import build_disaster_job
 from gs_backup_assets.assets.logical import build_backup_checksum, build_logical_backup, build_source
+from gs_backup_assets.assets.objectives import build_objectives, build_objectives_sensor
 from gs_backup_assets.assets.offsite import build_offsite_copy
 from gs_backup_assets.assets.policy import build_retention
 from gs_backup_assets.assets.proof import build_proof
@@ -70,7 +71,7 @@ def build_definitions(
             job = build_daily_job(settings, days, chain)
             costs = build_cost_report(settings, months, listener, retry)
             cost_job = build_cost_job(settings, months, costs)
-            assets += [build_source(settings), *chain, costs]
+            assets += [build_source(settings), *chain, costs, build_objectives(settings, listener)]
             part = build_physical(settings, days, weeks, listener, retry)
             assets += part.assets
             jobs += part.jobs
@@ -92,6 +93,7 @@ def build_definitions(
             jobs.append(job)
             schedules.append(build_daily_schedule(settings, job))
         check_keys = [key for asset in assets if isinstance(asset, dg.AssetsDefinition) for key in asset.check_keys]
+        reporters.append(build_objectives_sensor([config.database(name) for name in config.names()]))
         sensors = [*build_sensors(config, check_keys), *reporters]
         resources = {"vault": VaultResource()}
         return dg.Definitions(

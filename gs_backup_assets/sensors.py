@@ -1,8 +1,9 @@
-"""The sensors that tell people: stale backups and proofs, failed checks, failed and cancelled runs."""
+"""The sensors that tell people: stale backups, proofs and tests, failed checks, failed and cancelled runs."""
 
 import os
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import wait
+from datetime import datetime, timezone
 from typing import TypeVar
 
 import dagster as dg
@@ -10,24 +11,39 @@ from dagster import DagsterRunStatus, RunsFilter
 from pydantic import BaseModel, ConfigDict
 
 from gs_backup_assets.alerts.message import Problem
-from gs_backup_assets.alerts.notify import Notifier
-from gs_backup_assets.alerts.staleness import stale_problems
-from gs_backup_assets.alerts.state import AlertState, decide, empty, memory_lost, parse_state
+from gs_backup_assets.alerts.staleness import read_dumps
+from gs_backup_assets.alerts.state import AlertState, empty
+from gs_backup_assets.alerts.telling import Concern, Teller
+from gs_backup_assets.alerts.watching import Memory, look
 from gs_backup_assets.assets import metadata as keys
+from gs_backup_assets.catalogue.freshness import freshness_of
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
+from gs_backup_assets.errors import BackupError
 from gs_backup_assets.schedules import JOB_NAMES
+from gs_backup_assets.system.threads import Threads
 
 UI_URL_VARIABLE = "GS_BACKUP_UI_URL"
 _RUNS_PER_TICK = 100
 _INTERVAL_SECONDS = 60
+# With the time for the messages less than the minute that Dagster gives a sensor.
+_PATIENCE_SECONDS = 20.0
+_LAST_GOOD_SECONDS = 5.0
+_READERS = 16
 _Cursor = TypeVar("_Cursor", bound=BaseModel)
 
 
 def build_sensors(config: BackupConfig, check_keys: Sequence[dg.AssetCheckKey]) -> list[dg.SensorDefinition]:
-    """One staleness sensor for each database, and one sensor each for checks and runs of the whole location."""
-    stale = [build_staleness_sensor(config.database(name)) for name in config.names()]
-    return [*stale, _checks_sensor(config, check_keys), _runs_sensor(config)]
+    """One sensor each for what is stale, for checks, and for runs, of all databases.
+
+    One for each database would be hundreds of ticks a minute, and as many messages when a store is away.
+    """
+    databases = [config.database(name) for name in config.names()]
+    return [
+        build_staleness_sensor(databases),
+        _checks_sensor(config, databases, check_keys),
+        _runs_sensor(config, databases),
+    ]
 
 
 def _sensor(name: str, description: str) -> Callable[[Callable[..., dg.SkipReason]], dg.SensorDefinition]:
@@ -40,73 +56,138 @@ def _sensor(name: str, description: str) -> Callable[[Callable[..., dg.SkipReaso
 
 
 def build_staleness_sensor(
-    settings: DatabaseSettings, clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
+    databases: Sequence[DatabaseSettings], clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
 ) -> dg.SensorDefinition:
-    """Tells when the newest backup or proven backup is too old, and when it is fresh again."""
-    notifier = Notifier(settings.alerts.urls_env)
+    """Tells when backups, proofs, copies, the log or tests are too old, and when they are fresh again."""
+    teller = Teller([one.alerts for one in databases])
+    alerts = {one.name: one.alerts for one in databases}
 
     @_sensor(
-        f"{settings.name}_stale_backup",
-        "Reads the store and tells when the newest backup, or the newest **proven** backup, is older than "
-        f"{settings.alerts.stale_after}; a backup that was never taken counts as stale.",
+        "stale_backups",
+        "Reads the stores of all databases and tells when the newest backup, **proven** backup, off-site copy, base "
+        "backup, archived log, recovery drill or restore test is too old. What was never done counts as stale.",
     )
-    def stale_backup(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        parsed = parse_state(context.cursor)
+    def stale_backups(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        cursor, damaged = _parse(Memory, context.cursor)
+        links = {one.name: _link(f"/assets/{one.name}/verified_restore") for one in databases}
         now = clock()
-        problems = stale_problems(settings, now, _link(f"/assets/{settings.name}/verified_restore"))
-        if parsed.damaged:
-            notifier.send(memory_lost())
-        state, outcome = _tell(notifier, parsed.state, problems, now, settings.alerts.remind_after)
-        if state is not None:
-            context.update_cursor(state.to_cursor())
-        return dg.SkipReason(outcome)
+        problems = look(databases, now, patience_seconds=_PATIENCE_SECONDS, links=links)
+        concerns = [Concern(alerts[problem.fingerprint.partition(":")[0]], problem) for problem in problems]
+        telling = teller.tell(cursor.told if cursor else {}, concerns, now, lost=damaged)
+        context.update_cursor(Memory(told=dict(telling.told)).model_dump_json())
+        return dg.SkipReason(telling.words or _quiet(problems))
 
-    return stale_backup
+    return stale_backups
 
 
 class OpenProblems(BaseModel):
-    """A cursor: the problems that are open, and what people were told about them."""
+    """A cursor: the problems that are open, and what people were told about them.
+
+    `alerts` is what those were told whom the configuration names for all databases, `others` what the receivers of
+    single databases were told, by variable.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     open: dict[str, Problem] = {}
     alerts: AlertState = empty()
+    others: dict[str, AlertState] = {}
 
 
-def _checks_sensor(config: BackupConfig, check_keys: Sequence[dg.AssetCheckKey]) -> dg.SensorDefinition:
-    alerts = config.alerts
-    notifier = Notifier(alerts.urls_env)
+class _Desk:
+    """Whom to tell about checks and runs, and what to tell them of the backups."""
+
+    def __init__(self, config: BackupConfig, databases: Sequence[DatabaseSettings]) -> None:
+        self._databases = {one.name: one for one in databases}
+        self._common = config.alerts
+        self._teller = Teller([config.alerts, *(one.alerts for one in databases)])
+
+    def last_good(self, names: Iterable[str]) -> dict[str, str]:
+        """The backup to fall back on, in words, for each of the databases whose store answers in time."""
+        asked = {name: self._databases[name] for name in names if name in self._databases}
+        pool = Threads(_READERS, "last-good")
+        futures = {pool.submit(_last_good, settings): name for name, settings in asked.items()}
+        done = wait(futures, timeout=_LAST_GOOD_SECONDS).done
+        return {futures[future]: future.result() for future in done}
+
+    def with_last_good(
+        self, problems: Mapping[str, Problem], known: Mapping[str, Problem], database: Mapping[str, str]
+    ) -> dict[str, Problem]:
+        """The problems by fingerprint, each with the backup to fall back on as it was when the problem began."""
+        found = self.last_good({database[name] for name in problems if name not in known})
+        return {
+            name: problem.model_copy(
+                update={"last_good": known[name].last_good if name in known else found.get(database[name], "")}
+            )
+            for name, problem in problems.items()
+        }
+
+    def tell(
+        self, cursor: OpenProblems, problems: Iterable[tuple[str, Problem]], *, lost: bool
+    ) -> tuple[dict[str, AlertState], str]:
+        """Tell of problems, each with its database; the memory to keep for the cursor, and words for the tick."""
+        concerns = [
+            Concern(self._databases[name].alerts if name in self._databases else self._common, problem)
+            for name, problem in problems
+        ]
+        told = {self._common.urls_env: cursor.alerts, **cursor.others}
+        telling = self._teller.tell(told, concerns, datetime.now(timezone.utc), lost=lost)
+        return dict(telling.told), telling.words or _quiet(concerns)
+
+    def split(self, told: dict[str, AlertState]) -> tuple[AlertState, dict[str, AlertState]]:
+        """The memory as a cursor has it: of the common receivers, and of the others who were told anything."""
+        others = {name: state for name, state in told.items() if name != self._common.urls_env and state.told}
+        return told[self._common.urls_env], others
+
+
+def _last_good(settings: DatabaseSettings) -> str:
+    dumps = read_dumps(settings)
+    if isinstance(dumps, BackupError):  # told by the sensor of what is stale
+        return ""
+    proven = freshness_of(dumps, settings.alerts.stale_after).newest_proven
+    return f"Last proven backup: {proven.id}." if proven else "There is no proven backup at all."
+
+
+def _checks_sensor(
+    config: BackupConfig, databases: Sequence[DatabaseSettings], check_keys: Sequence[dg.AssetCheckKey]
+) -> dg.SensorDefinition:
+    desk = _Desk(config, databases)
 
     @_sensor(
         "failed_checks",
-        "Tells when an asset check of a backup fails or could not be verified, data rules included, and when it passes"
-        " again. A failed data rule leaves its run green: this is where it is told.",
+        "Tells when an asset check of a backup fails or could not be verified, data rules, lag and RPO included, and"
+        " when it passes again. A failed data rule leaves its run green: this is where it is told.",
     )
     def failed_checks(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        cursor = _parse(OpenProblems, context.cursor, notifier) or OpenProblems()
+        parsed, damaged = _parse(OpenProblems, context.cursor)
+        cursor = parsed or OpenProblems()
         # The newest evaluation of every check: unlike events after a cursor, this works with every kind of storage,
         # and nothing is missed while the daemon is down.
         latest = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(check_keys)
-        problems = {}
+        problems: dict[str, Problem] = {}
+        database: dict[str, str] = {}
         for key, record in latest.items():
             fingerprint = f"check:{key.asset_key.to_user_string()}:{key.name}"
-            evaluation = record.evaluation
+            evaluation, known = record.evaluation, cursor.open.get(fingerprint)
             if isinstance(evaluation, dg.AssetCheckEvaluation):
-                problem = _check_problem(fingerprint, evaluation)
+                began = datetime.fromtimestamp(record.create_timestamp, timezone.utc)
+                problem = _check_problem(fingerprint, evaluation, known.since if known else began)
             else:  # it is only planned: what was wrong is wrong until the check has passed
-                problem = cursor.open.get(fingerprint)
+                problem = known
             if problem is not None:
                 problems[fingerprint] = problem
-        now = datetime.now(timezone.utc)
-        state, outcome = _tell(notifier, cursor.alerts, list(problems.values()), now, alerts.remind_after)
-        if state is not None:
-            context.update_cursor(OpenProblems(open=problems, alerts=state).model_dump_json())
+                database[fingerprint] = key.asset_key.path[0]
+        problems = desk.with_last_good(problems, cursor.open, database)
+        concerns = [(database[fingerprint], problem) for fingerprint, problem in problems.items()]
+        told, outcome = desk.tell(cursor, concerns, lost=damaged)
+        alerts, others = desk.split(told)
+        context.update_cursor(OpenProblems(open=problems, alerts=alerts, others=others).model_dump_json())
         return dg.SkipReason(outcome)
 
     return failed_checks
 
 
-def _check_problem(fingerprint: str, evaluation: dg.AssetCheckEvaluation) -> Problem | None:
+def _check_problem(fingerprint: str, evaluation: dg.AssetCheckEvaluation, since: datetime | None) -> Problem | None:
     if evaluation.passed:
         return None
     asset = evaluation.asset_key.to_user_string()
@@ -121,6 +202,7 @@ def _check_problem(fingerprint: str, evaluation: dg.AssetCheckEvaluation) -> Pro
         body=f"{text.get(keys.SUMMARY, '')}.{rows}{blame}",
         hint="Open the asset's Checks tab, or the report, for findings and keys.",
         severity="critical" if severe else "warning",
+        since=since,
         link=_link(f"/assets/{asset}?view=checks"),
     )
 
@@ -131,11 +213,9 @@ class ReadRuns(OpenProblems):
     read_to: datetime
 
 
-def _runs_sensor(config: BackupConfig) -> dg.SensorDefinition:
-    alerts = config.alerts
-    notifier = Notifier(alerts.urls_env)
-    ours = (job_name(name) for name in config.names() for job_name in JOB_NAMES)
-    jobs = frozenset(ours) | {"__ASSET_JOB"}
+def _runs_sensor(config: BackupConfig, databases: Sequence[DatabaseSettings]) -> dg.SensorDefinition:
+    desk = _Desk(config, databases)
+    jobs = {job_name(one.name): one.name for one in databases for job_name in JOB_NAMES} | {"__ASSET_JOB": ""}
 
     @_sensor(
         "failed_runs",
@@ -143,9 +223,9 @@ def _runs_sensor(config: BackupConfig) -> dg.SensorDefinition:
         " succeeds again.",
     )
     def failed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        cursor = _parse(ReadRuns, context.cursor, notifier)
-        if cursor is None:  # what happened before the sensor was switched on is not told
-            cursor = ReadRuns(read_to=datetime.now(timezone.utc))
+        parsed, damaged = _parse(ReadRuns, context.cursor)
+        # What happened before the sensor was switched on is not told.
+        cursor = parsed or ReadRuns(read_to=datetime.now(timezone.utc))
         records = context.instance.get_run_records(
             RunsFilter(
                 statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED, DagsterRunStatus.SUCCESS],
@@ -159,12 +239,15 @@ def _runs_sensor(config: BackupConfig) -> dg.SensorDefinition:
         read_to = cursor.read_to
         for record in records:
             read_to = record.update_timestamp.replace(tzinfo=timezone.utc)
-            if record.dagster_run.job_name in jobs:
-                _update(problems, _run_problem(record), f"run:{record.dagster_run.job_name}")
-        now = datetime.now(timezone.utc)
-        state, outcome = _tell(notifier, cursor.alerts, list(problems.values()), now, alerts.remind_after)
-        if state is not None:
-            context.update_cursor(ReadRuns(read_to=read_to, open=problems, alerts=state).model_dump_json())
+            name = record.dagster_run.job_name
+            if name in jobs:
+                _update(problems, _run_problem(record), f"run:{name}")
+        database = {name: jobs.get(name.removeprefix("run:"), "") for name in problems}
+        problems = desk.with_last_good(problems, cursor.open, database)
+        concerns = [(database[name], problem) for name, problem in problems.items()]
+        told, outcome = desk.tell(cursor, concerns, lost=damaged)
+        alerts, others = desk.split(told)
+        context.update_cursor(ReadRuns(read_to=read_to, open=problems, alerts=alerts, others=others).model_dump_json())
         return dg.SkipReason(outcome)
 
     return failed_runs
@@ -194,31 +277,18 @@ def _update(problems: dict[str, Problem], problem: Problem | None, fingerprint: 
         problems[fingerprint] = problem
 
 
-def _parse(kind: type[_Cursor], cursor: str | None, notifier: Notifier) -> _Cursor | None:
-    """Read a cursor; None for a beginning, and for a damaged one, of which people are told."""
+def _parse(kind: type[_Cursor], cursor: str | None) -> tuple[_Cursor | None, bool]:
+    """Read a cursor: None for a beginning, and for a damaged one, of which people must be told: then True beside it."""
     if not cursor:
-        return None
+        return None, False
     try:
-        return kind.model_validate_json(cursor)
-    except ValueError:
-        notifier.send(memory_lost())
-        return None
+        return kind.model_validate_json(cursor), False
+    except (ValueError, OverflowError):
+        return None, True
 
 
-def _tell(
-    notifier: Notifier, state: AlertState, problems: Sequence[Problem], now: datetime, remind_after: timedelta
-) -> tuple[AlertState | None, str]:
-    """Deliver what is to be said. Returns the state to keep, or None where nobody is configured to be told.
-
-    A message that is not accepted raises: the tick fails, the cursor stays, and the next tick tries again.
-    """
-    decision = decide(state, problems, now, remind_after)
-    if decision.messages and not notifier.send_all(decision.messages):
-        titles = "; ".join(message.title for message in decision.messages)
-        return None, f"NOBODY WAS TOLD, no receiver is configured: {titles}"
-    if decision.messages:
-        return decision.state, f"told: {'; '.join(message.title for message in decision.messages)}"
-    return decision.state, f"{len(problems)} problems, nothing new to tell" if problems else "nothing is wrong"
+def _quiet(problems: Sequence[object]) -> str:
+    return f"{len(problems)} problems, nothing new to tell" if problems else "nothing is wrong"
 
 
 def _link(path: str) -> str:

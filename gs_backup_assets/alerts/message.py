@@ -18,6 +18,7 @@ UtcTime = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezo
 TITLE_LIMIT = 100
 _BODY_LIMIT = 200
 _HINT_LIMIT = 140
+_GOOD_LIMIT = 80
 _LINK_LIMIT = 160
 _DIGEST_LIMIT = 10
 
@@ -28,7 +29,8 @@ class Problem(BaseModel):
     `fingerprint` names the problem for as long as it lasts: it must be the same at every look, so it holds no time and
     no number that moves. `since` is when it became wrong, where that is known. `hint` says what to do, `link` is a
     page that tells more. No field may hold a secret: all of them are posted. `title` names no host and no path: it is
-    shown to readers from elsewhere, with `code`, that of the error that is behind it.
+    shown to readers from elsewhere, with `code`, that of the error that is behind it. `last_good` names the backup to
+    fall back on, where the body does not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,16 +43,18 @@ class Problem(BaseModel):
     since: UtcTime | None = None
     link: str = ""
     code: str = ""
+    last_good: str = ""
 
 
 class Ended(BaseModel):
-    """A problem that is gone; `since` is when it began."""
+    """A problem that is gone; `since` is when it began, `flaps` how often it went and came back unsaid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fingerprint: str
     title: str
     since: UtcTime
+    flaps: int = 0
 
 
 class Message(BaseModel):
@@ -87,7 +91,7 @@ def reminder_message(problems: Sequence[Problem], now: datetime, key: str = "") 
 
 def recovered_message(ended: Sequence[Ended], now: datetime, key: str = "") -> Message:
     """Say that problems are gone at the time `now`, and how long each of them lasted."""
-    lines = [f"Lasted {duration_text(now - one.since)}, since {time_text(one.since)}." for one in ended]
+    lines = [_lasted(one, now) for one in ended]
     about = tuple(one.fingerprint for one in ended)
     titles = [f"Recovered: {shorten(one.title, TITLE_LIMIT)}" for one in ended]
     if len(ended) == 1:
@@ -100,6 +104,16 @@ def event_message(title: str, body: str, hint: str = "", link: str = "", key: st
     """Tell something that happened once and does not last, such as a cancelled run."""
     parts = [shorten(body, _BODY_LIMIT), *_advice(hint, link)]
     return Message(kind="event", title=shorten(title, TITLE_LIMIT), body="\n".join(filter(None, parts)), key=key)
+
+
+def flaps_text(flaps: int) -> str:
+    """That a problem came and went between two messages."""
+    return f"Came and went {flaps} time{'s' if flaps > 1 else ''} since the last message."
+
+
+def _lasted(one: Ended, now: datetime) -> str:
+    more = f" {flaps_text(one.flaps)}" if one.flaps else ""
+    return f"Lasted {duration_text(now - one.since)}, since {time_text(one.since)}.{more}"
 
 
 def shorten(text: str, limit: int) -> str:
@@ -144,7 +158,8 @@ def _facts(problem: Problem, now: datetime | None = None) -> str:
     if problem.since is not None:
         lasted = "" if now is None else f" ({duration_text(now - problem.since)})"
         since = f"Since {time_text(problem.since)}{lasted}."
-    parts = [shorten(problem.body, _BODY_LIMIT), since, *_advice(problem.hint, problem.link)]
+    good = shorten(problem.last_good, _GOOD_LIMIT)
+    parts = [shorten(problem.body, _BODY_LIMIT), since, good, *_advice(problem.hint, problem.link)]
     return "\n".join(filter(None, parts))
 
 

@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gs_backup_assets.alerts.message import Kind, Message
 from gs_backup_assets.errors import BackupError, ConfigError
+from gs_backup_assets.system.threads import Threads
 
 if TYPE_CHECKING:
     from apprise import NotifyBase, NotifyType
@@ -29,6 +30,12 @@ _TALKATIVE = ("apprise", "requests", "urllib3.connection", "urllib3.connectionpo
 # How long it is remembered that a receiver accepted a message which another refused.
 _REMEMBER_SECONDS = 3600.0
 
+# The strategy document's variable: used where no other receiver is named.
+SLACK_VARIABLE = "SLACK_WEBHOOK_URL"
+
+_RECEIVERS = 8  # served side by side: a slow one keeps nobody waiting
+PATIENCE_SECONDS = 25.0  # less than the minute that Dagster gives a sensor
+
 _posting: ContextVar[bool] = ContextVar("gs_backup_posting", default=False)
 
 
@@ -39,7 +46,8 @@ class NotAccepted(BackupError):
 class Notifier:
     """Posts messages to the Apprise URLs in the environment variable `urls_env`, which is read at every call.
 
-    The variable holds one or several URLs, parted by white space or commas; a Slack webhook is one as it stands.
+    The variable holds one or several URLs, parted by white space or commas; a Slack webhook is one as it stands. Where
+    it is not set, the Slack webhook in SLACK_WEBHOOK_URL is told.
     A message counts as sent when every receiver accepted it, so one that was refused somewhere is sent again by the
     caller. Make one notifier per process: for an hour it remembers which receivers accepted a message that another
     refused, and spares those the repetition. After that hour, or in a new process, they hear it again: twice is
@@ -52,15 +60,18 @@ class Notifier:
         urls_env: str,
         *,
         timeout_seconds: float = 10.0,
+        patience_seconds: float = PATIENCE_SECONDS,
         environment: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`timeout_seconds` bounds one message to one receiver, however slowly that one answers.
+        """`timeout_seconds` bounds one message to one receiver, however slowly that one answers, and
+        `patience_seconds` all messages of one call: what is not accepted by then counts as refused.
 
         Connecting and each read are bounded by Apprise as well: 4 seconds, or `?cto=` and `?rto=` of the URL.
         """
         self._urls_env = urls_env
         self._timeout_seconds = timeout_seconds
+        self._patience_seconds = patience_seconds
         self._environment = os.environ if environment is None else environment
         self._clock = clock
         self._accepted: dict[tuple[str, str], float] = {}
@@ -96,15 +107,19 @@ class Notifier:
             return False
         if not messages:
             return True
-        valid: list[bool] = []
-        refused: list[str] = []
+        deadline = time.monotonic() + self._patience_seconds
         with _silence():
-            for url in urls:
-                plugin = _plugin(url)
-                valid.append(plugin is not None)
-                if plugin is not None and not all(self._offer(plugin, url, message) for message in messages):
-                    refused.append(_label(url, plugin))
-        self._require_valid(urls, valid)
+            plugins = [(url, _plugin(url)) for url in urls]
+            known = [(url, plugin) for url, plugin in plugins if plugin is not None]
+            with Threads(_RECEIVERS, "alerts") as pool:
+                # Each in this context, which keeps what is logged from holding a URL.
+                futures = [
+                    pool.submit(copy_context().run, self._offer_all, plugin, url, messages, deadline)
+                    for url, plugin in known
+                ]
+                accepted = [future.result() for future in futures]
+            refused = [_label(url, plugin) for (url, plugin), good in zip(known, accepted, strict=True) if not good]
+        self._require_valid(urls, [plugin is not None for _, plugin in plugins])
         if refused:
             raise NotAccepted(
                 "ALERT_NOT_ACCEPTED",
@@ -115,7 +130,8 @@ class Notifier:
         return True
 
     def _urls(self) -> tuple[str, ...]:
-        parts = _BOUNDARY.split(self._environment.get(self._urls_env, ""))
+        named = self._environment.get(self._urls_env, "").strip()
+        parts = _BOUNDARY.split(named or self._environment.get(SLACK_VARIABLE, ""))
         urls = (part.strip(", \t\r\n") for part in parts)
         return tuple(dict.fromkeys(url for url in urls if url))
 
@@ -129,14 +145,19 @@ class Notifier:
                 "Write it as Apprise's documentation says, for instance slack://, mailto:// or jsons://.",
             )
 
-    def _offer(self, plugin: NotifyBase, url: str, message: Message) -> bool:
+    def _offer_all(self, plugin: NotifyBase, url: str, messages: Sequence[Message], deadline: float) -> bool:
+        return all(self._offer(plugin, url, message, deadline - time.monotonic()) for message in messages)
+
+    def _offer(self, plugin: NotifyBase, url: str, message: Message, left_seconds: float) -> bool:
         key = (_digest(url), message.identity)
         with self._lock:
             horizon = self._clock() - _REMEMBER_SECONDS
             self._accepted = {pair: when for pair, when in self._accepted.items() if when > horizon}
             if key in self._accepted:
                 return True
-        accepted = _post(plugin, message, self._timeout_seconds)
+        if left_seconds <= 0:
+            return False
+        accepted = _post(plugin, message, min(self._timeout_seconds, left_seconds))
         if accepted:
             with self._lock:
                 self._accepted[key] = self._clock()

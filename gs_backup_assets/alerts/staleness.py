@@ -1,11 +1,13 @@
-"""Problems made of the catalogue: a backup, a proof or an off-site copy that is too old, or was never there."""
+"""Problems made of the catalogue: a backup, a proof, a copy or a test that is too old, or was never there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from gs_backup_assets.alerts.growing import forecast_problems
 from gs_backup_assets.alerts.message import Problem, duration_text, time_text
+from gs_backup_assets.alerts.overdue import overdue_problems
 from gs_backup_assets.alerts.staleness_physical import physical_problems
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.freshness import Kind, freshness_of, read_freshness
@@ -13,7 +15,9 @@ from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.vault.opening import Which, open_store
+from gs_backup_assets.vault.store import Store
 
+Asked = Callable[[DatabaseSettings, Store, datetime, str], list[Problem]]
 _WORDS = {Kind.BACKUP: "backup", Kind.PROOF: "proven backup"}
 
 
@@ -24,18 +28,25 @@ def stale_problems(
 
     `dumps` are the logical backups in the primary store, or why they cannot be read, where the caller has looked.
     """
-    problems = [*_primary_problems(settings, now, link, dumps), *_physical_problems(settings, now, link)]
+    problems = [
+        *_primary_problems(settings, now, link, dumps),
+        *_asked(settings, physical_problems, now, link, (settings.physical, settings.wal)),
+        *_asked(settings, overdue_problems, now, link, (settings.physical and settings.wal, settings.staging)),
+    ]
     if settings.stores.offsite is not None:
         problems += _offsite_problems(settings, now, link)
     # A store that cannot be read is told once.
     return tuple({problem.fingerprint: problem for problem in problems}.values())
 
 
-def _physical_problems(settings: DatabaseSettings, now: datetime, link: str) -> list[Problem]:
-    if settings.physical is None and settings.wal is None:
+def _asked(
+    settings: DatabaseSettings, ask: Asked, now: datetime, link: str, sections: Sequence[object]
+) -> list[Problem]:
+    """What is asked of the primary store where one of the sections is configured."""
+    if not any(section is not None for section in sections):
         return []
     try:
-        return physical_problems(settings, open_store(settings), now, link)
+        return ask(settings, open_store(settings), now, link)
     except BackupError as error:
         return [_unreadable(settings.name, "primary", error, link)]
 
@@ -70,7 +81,7 @@ def _primary_problems(
             link=link,
         )
         for kind in freshness.stale(now)
-    ]
+    ] + forecast_problems(settings, known, now, link)
 
 
 def _offsite_problems(settings: DatabaseSettings, now: datetime, link: str) -> list[Problem]:

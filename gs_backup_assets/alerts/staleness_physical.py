@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from gs_backup_assets.alerts.message import Problem, duration_text, time_text
 from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
 from gs_backup_assets.catalogue.cron import longest_pause
+from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.catalogue.wal_archive import archived_clusters
 from gs_backup_assets.catalogue.wal_inventory import WalKind, wal_folder, wal_objects
 from gs_backup_assets.catalogue.wal_positions import newest_position
@@ -20,9 +21,9 @@ MARGIN = timedelta(days=1)
 
 def physical_problems(settings: DatabaseSettings, store: Store, now: datetime, link: str = "") -> list[Problem]:
     """Problems at `now` of what is configured: `physical`, `wal`. StoreError when the store cannot be read."""
-    problems = []
+    problems: list[Problem | None] = []
     if settings.physical is not None:
-        problems.append(_base_backup(settings, store, now, link, longest_pause(settings.physical.schedule) + MARGIN))
+        problems += _base_backups(settings, store, now, link, longest_pause(settings.physical.schedule) + MARGIN)
     if settings.wal is not None:
         problems.append(_wal(settings, store, now, link, settings.wal.max_lag))
     return [problem for problem in problems if problem is not None]
@@ -50,24 +51,31 @@ def last_archived(store: Store, database: str, fresh_after: datetime | None = No
     return max(times, default=None)
 
 
-def _base_backup(
+def _base_backups(
     settings: DatabaseSettings, store: Store, now: datetime, link: str, limit: timedelta
-) -> Problem | None:
-    newest = next(iter(PhysicalCatalogue(store, settings.name).summaries()), None)
-    if newest is not None and now - newest.taken_at <= limit:
-        return None
-    hint = "`gs-backup doctor` looks for the cause, `gs-backup base-backup` takes one now."
-    note = "Recovery to a point in time takes longer with every day, and needs all the log since."
-    return _stale(
-        settings,
-        "base-backup",
-        "base backup",
-        newest.taken_at if newest else None,
-        limit,
-        note=note,
-        hint=hint,
-        link=link,
+) -> list[Problem]:
+    """The newest base backup, and the newest proven one."""
+    known = PhysicalCatalogue(store, settings.name).summaries()
+    proven = next((one for one in known if one.verdict is Verdict.PROVEN), None)
+    last_good = f"Last proven base backup: {proven.id}." if proven else "There is no proven base backup at all."
+    kinds = (
+        ("base-backup", "base backup", known[0] if known else None, "`gs-backup base-backup` takes one now"),
+        ("base-proof", "proven base backup", proven, "`gs-backup verify ID` proves one now"),
     )
+    return [
+        _stale(
+            settings,
+            fingerprint,
+            what,
+            newest.taken_at if newest else None,
+            limit,
+            note=f"{last_good} Recovery takes longer with every day, and needs all the log since.",
+            hint=f"`gs-backup doctor` looks for the cause, {action}.",
+            link=link,
+        )
+        for fingerprint, what, newest, action in kinds
+        if newest is None or now - newest.taken_at > limit
+    ]
 
 
 def _wal(settings: DatabaseSettings, store: Store, now: datetime, link: str, limit: timedelta) -> Problem | None:

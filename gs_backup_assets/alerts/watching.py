@@ -55,14 +55,18 @@ def default_state(config_file: Path) -> Path:
 
 
 def look(
-    settings: Sequence[DatabaseSettings], now: datetime, *, patience_seconds: float = PATIENCE_SECONDS
+    settings: Sequence[DatabaseSettings],
+    now: datetime,
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
+    links: Mapping[str, str] | None = None,
 ) -> tuple[Problem, ...]:
-    """What is wrong with the backups of the databases at `now`, by their stores alone.
+    """What is wrong with the backups of the databases at `now`, by their stores alone. `links` has a page for each.
 
     A store that does not answer within `patience_seconds` counts as one that cannot be read: who watches must not hang.
     """
     pool = Threads(_READERS, "watch")
-    futures = {pool.submit(stale_problems, one, now): one for one in settings}
+    futures = {pool.submit(stale_problems, one, now, (links or {}).get(one.name, "")): one for one in settings}
     done = wait(futures, timeout=patience_seconds).done
     found: list[Problem] = []
     for future, one in futures.items():
@@ -107,7 +111,8 @@ def watch(
         aside = {key: value for key, value in known.told.items() if _database_of(key) in others}
         mine = {key: value for key, value in known.told.items() if key not in aside}
         remind_after = min(one.alerts.remind_after for one in group)
-        decision = decide(AlertState(told=mine), theirs, now, remind_after)
+        flap_window = max(one.alerts.flap_window for one in group)
+        decision = decide(AlertState(told=mine), theirs, now, remind_after, flap_window=flap_window)
         messages = (memory_lost(), *decision.messages) if damaged else decision.messages
         try:
             heard = not messages or notifier(urls_env).send_all(messages)

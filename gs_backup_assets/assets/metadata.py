@@ -81,6 +81,11 @@ def stage_seconds(stage: str) -> str:
     return f"{stage.replace(' ', '_').replace('-', '_')}_seconds"
 
 
+def of_class(data_class: str, number: str) -> str:
+    """`critical` and `rpo_seconds` become `critical_rpo_seconds`."""
+    return f"{data_class}_{number}"
+
+
 def store_bytes(store: str) -> str:
     """`offsite` becomes `offsite_stored_bytes`."""
     return f"{store}_stored_bytes"

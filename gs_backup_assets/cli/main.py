@@ -42,6 +42,7 @@ def _register() -> None:
         init,
         keys,
         listing,
+        objectives,
         prune,
         recover,
         replica,
@@ -84,6 +85,7 @@ def _register() -> None:
     app.command("staging-test")(staging_test.staging_test)
     app.command("anonymise")(anonymise.anonymise)
     app.command("coverage")(coverage.coverage)
+    app.command("objectives")(objectives.objectives)
     app.command("status")(status.status)
     app.command("watch")(watch.watch)
     app.command("serve")(serve.serve)

@@ -72,6 +72,7 @@ def restore(  # noqa: PLR0917 - Typer makes its options of them
 ) -> None:
     """Restore a backup into a new database and compare it with its manifest. Needs no source and no Dagster."""
     from gs_backup_assets.catalogue.audit import Author, failure_noted, note
+    from gs_backup_assets.recovery.objectives_report import CRITICAL_SECONDS
     from gs_backup_assets.recovery.restore import restore_backup
     from gs_backup_assets.vault.opening import open_vault
 
@@ -94,7 +95,11 @@ def restore(  # noqa: PLR0917 - Typer makes its options of them
         "restore",
         ids={**ids, "into": outcome.database, **({"replaced": outcome.replaced} if outcome.replaced else {})},
         result=outcome.verdict.value,
-        details={"store": which, "seconds": round(outcome.full_seconds, 3)},
+        details={
+            "store": which,
+            "seconds": round(outcome.full_seconds, 3),
+            **({CRITICAL_SECONDS: round(outcome.core_seconds, 3)} if outcome.core_seconds is not None else {}),
+        },
         otherwise=vault.offsite,
     )
 

@@ -257,3 +257,39 @@ def test_neither_the_import_nor_a_look_without_news_loads_apprise() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+def test_slow_receivers_are_served_side_by_side(start: Start) -> None:
+    """Four that never answer take the time of one, and the one that hears is told."""
+    slow = [start("delay") for _ in range(4)]
+    quick = start()
+    began = time.monotonic()
+    with pytest.raises(NotAccepted) as raised:
+        _notifier(*(receiver.url() for receiver in (*slow, quick)), timeout_seconds=2.0).send(_message())
+    assert time.monotonic() - began < 6.0
+    assert quick.titles == ["Backup is stale"] and "4 of 5" in raised.value.message
+
+
+def test_many_messages_to_a_slow_receiver_end_in_time(start: Start) -> None:
+    """Each is accepted, but not all of them before the time is over: the others are kept for the next try."""
+    receiver = start("drip")  # the answer takes 20 s
+    notifier = Notifier(
+        ENV, environment={ENV: receiver.url(query="?rto=30")}, timeout_seconds=30.0, patience_seconds=2.0
+    )
+    began = time.monotonic()
+    with pytest.raises(NotAccepted):
+        notifier.send_all([_message(f"m{number}") for number in range(5)])
+    assert time.monotonic() - began < 8.0 and receiver.attempts <= 2
+
+
+@pytest.mark.parametrize("named", [{}, {ENV: ""}, {ENV: "  "}])
+def test_the_slack_webhook_of_the_strategy_document_works_by_itself(named: dict[str, str]) -> None:
+    notifier = Notifier(ENV, environment={**named, "SLACK_WEBHOOK_URL": SLACK})
+    assert notifier.configured
+    assert notifier.receivers() == ("https://hooks.slack.com",)
+
+
+def test_the_slack_webhook_is_not_told_beside_named_receivers(start: Start) -> None:
+    receiver = start()
+    notifier = Notifier(ENV, environment={ENV: receiver.url(), "SLACK_WEBHOOK_URL": SLACK})
+    assert len(notifier.receivers()) == 1 and "slack" not in notifier.receivers()[0]

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from gs_backup_assets.alerts.staleness import stale_problems
+from gs_backup_assets.alerts.staleness_physical import physical_problems
+from gs_backup_assets.catalogue.drills import put_drill
+from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.catalogue.wal_positions import Position, put_position
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.status.document import read_database, status_of
 from gs_backup_assets.vault.local import LocalStore
+from gs_backup_assets_tests.catalogue.drills import drill_of
 from gs_backup_assets_tests.catalogue.physical import made_up_base, shelve_base
 from gs_backup_assets_tests.catalogue.wal import SYSTEM, put_segments
 from gs_backup_assets_tests.chain import settings_in
@@ -44,12 +48,23 @@ def test_what_is_not_configured_is_not_asked_for(store: LocalStore) -> None:
 
 def test_a_base_backup_that_never_came_or_is_older_than_its_schedule(store: LocalStore) -> None:
     weekly = settings(store, physical={})
-    assert alarms(weekly) == ["stale-base-backup"]
+    assert alarms(weekly) == ["stale-base-backup", "stale-base-proof"]
     shelve_base(store, made_up_base(taken(7.9)))
     assert alarms(weekly) == []
-    assert alarms(weekly, NOW + timedelta(hours=4)) == ["stale-base-backup"]
+    assert alarms(weekly, NOW + timedelta(hours=4)) == ["stale-base-backup", "stale-base-proof"]
     daily = settings(store, physical={"schedule": "0 1 * * *"})
-    assert alarms(daily) == ["stale-base-backup"]
+    assert alarms(daily) == ["stale-base-backup", "stale-base-proof"]
+
+
+def test_a_base_backup_that_is_not_proven_is_a_stale_proof(store: LocalStore) -> None:
+    weekly = settings(store, physical={})
+    shelve_base(store, made_up_base(taken(1)), Verdict.NOT_VERIFIED)
+    (problem,) = stale_problems(weekly, NOW)
+    assert problem.fingerprint == "shop:stale-base-proof" and "no proven base backup at all" in problem.body
+    shelve_base(store, made_up_base(taken(2)))
+    assert alarms(weekly) == []
+    (problem,) = physical_problems(weekly, store, NOW + timedelta(days=6, hours=1))
+    assert problem.fingerprint == "shop:stale-base-proof", "the newest is fresh, and the newest proven one is not"
 
 
 def test_log_that_never_came_or_no_longer_comes(store: LocalStore) -> None:
@@ -88,6 +103,7 @@ def test_the_status_tells_of_base_backups_and_log(store: LocalStore) -> None:
     shelve_base(store, made_up_base(taken(1)))
     newest = shelve_base(store, made_up_base(taken(0.5)))
     see(store, NOW)
+    put_drill(store, drill_of(NOW))
     status = status_of([read_database(configured, NOW)], NOW).databases[0]
     assert status.latest_base_backup is not None and status.latest_base_backup.name == newest.id
     assert (status.total_base_backups, status.wal_archived_at, status.total_backups) == (2, NOW, 1)

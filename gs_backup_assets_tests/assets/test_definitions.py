@@ -75,6 +75,7 @@ def test_every_database_has_its_own_graph(config_file: Path) -> None:
         "verified_restore",
         "integrity_report",
         "cost_report",
+        "objectives",
     )
     assert keys == {f"{database}/{name}" for database in ("one", "two") for name in names}
 
@@ -109,9 +110,8 @@ def test_schedules_and_sensors_run_by_default(config_file: Path) -> None:
         assert schedule.execution_timezone == "America/Chicago"
     assert {schedules[name].cron_schedule for name in daily} == {"0 2 * * *"}
     sensors = {s.name: s for s in repository.sensor_defs}
-    assert {"one_stale_backup", "two_stale_backup", "failed_checks", "failed_runs"} <= set(sensors)
-    ours = [sensors[name] for name in ("one_stale_backup", "two_stale_backup", "failed_checks", "failed_runs")]
-    assert all(sensor.default_status is dg.DefaultSensorStatus.RUNNING for sensor in ours)
+    assert {"stale_backups", "failed_checks", "failed_runs"} <= set(sensors)
+    assert all(sensor.default_status is dg.DefaultSensorStatus.RUNNING for sensor in sensors.values())
 
 
 def test_assets_explain_themselves(config_file: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from gs_backup_assets.alerts.notify import NotAccepted
 from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.schedules import JOB_NAMES
 from gs_backup_assets.sensors import build_staleness_sensor
 from gs_backup_assets_tests.alerts.receiver import Receiver
 from gs_backup_assets_tests.assets.conftest import ALERTS_VARIABLE, Project
@@ -47,7 +48,7 @@ def sensor(project: Project, name: str) -> dg.SensorDefinition:
 def test_never_backed_up_is_stale_and_told_once(
     project: Project, instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
-    ticker = Ticker(sensor(project, "studio_stale_backup"), instance)
+    ticker = Ticker(sensor(project, "stale_backups"), instance)
     ticker.tick()
     assert len(receiver.received) == 1
     assert "no backup" in json.dumps(receiver.received[0])
@@ -61,7 +62,7 @@ def test_a_stale_backup_is_told_then_its_recovery(
     assert project.run(instance).success
     now = datetime.now(timezone.utc)
     clock = [now]
-    ticker = Ticker(build_staleness_sensor(project.settings, clock=lambda: clock[0]), instance)
+    ticker = Ticker(build_staleness_sensor([project.settings], clock=lambda: clock[0]), instance)
     assert "nothing is wrong" in ticker.tick() and receiver.received == []
     clock[0] = now + timedelta(hours=26)
     ticker.tick()
@@ -80,13 +81,13 @@ def test_a_backup_without_a_proof_is_a_stale_proof(
     project.run(instance)
     entry = Catalogue(project.catalogue.store, "studio").latest()
     assert entry is not None
-    Ticker(sensor(project, "studio_stale_backup"), instance).tick()
+    Ticker(sensor(project, "stale_backups"), instance).tick()
     text = json.dumps(receiver.received)
     assert "no proven backup" in text and "no backup" not in text.replace("no proven backup", "")
 
 
 def test_a_refused_message_is_sent_again(project: Project, instance: dg.DagsterInstance, receiver: Receiver) -> None:
-    ticker = Ticker(sensor(project, "studio_stale_backup"), instance)
+    ticker = Ticker(sensor(project, "stale_backups"), instance)
     receiver.behaviour = "refuse"
     with pytest.raises(Exception) as raised:
         ticker.tick()
@@ -101,7 +102,7 @@ def test_without_a_receiver_the_tick_says_that_nobody_was_told(
     project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(ALERTS_VARIABLE, raising=False)
-    ticker = Ticker(sensor(project, "studio_stale_backup"), instance)
+    ticker = Ticker(sensor(project, "stale_backups"), instance)
     assert "NOBODY WAS TOLD" in ticker.tick()
     with Receiver() as late:
         monkeypatch.setenv(ALERTS_VARIABLE, late.url())
@@ -110,11 +111,12 @@ def test_without_a_receiver_the_tick_says_that_nobody_was_told(
 
 
 def test_a_failed_data_rule_is_told_and_its_recovery_too(
-    project: Project, instance: dg.DagsterInstance, receiver: Receiver
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gs_backup_assets.postgres.connection import connect
     from gs_backup_assets.sample.sabotage import plant
 
+    monkeypatch.setenv("GS_BACKUP_UI_URL", "https://dagster.example.org/")
     project.configure(rules="guitar_strategies")
     ticker = Ticker(sensor(project, "failed_checks"), instance)
     ticker.tick()
@@ -124,6 +126,9 @@ def test_a_failed_data_rule_is_told_and_its_recovery_too(
     ticker.tick()
     told = json.dumps(receiver.received)
     assert len(receiver.received) == 1 and planted.rule in told and "already broken in production" in told
+    newest = project.catalogue.last_proven()
+    assert newest is not None and f"Last proven backup: {newest.id}." in told and "Since " in told
+    assert "https://dagster.example.org/assets/studio/integrity_report?view=checks" in told
     with connect(project.source) as connection, connection.cursor() as cursor:
         cursor.execute("""UPDATE public."User" SET email = id || '@example.org' WHERE email = ''""")
     assert project.run(instance).success
@@ -163,6 +168,8 @@ def test_a_check_that_is_being_run_again_is_no_recovery(
 def test_failed_and_cancelled_runs_are_told_and_the_next_success(
     project: Project, instance: dg.DagsterInstance, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    everything = f"{{urls_env: {ALERTS_VARIABLE}, flap_window: 0s}}"
+    project.configure(alerts=everything)
     ticker = Ticker(sensor(project, "failed_runs"), instance)
     ticker.tick()
     project.configure(logical="{fingerprint: counts}")
@@ -185,9 +192,67 @@ def test_failed_and_cancelled_runs_are_told_and_the_next_success(
 def test_a_damaged_cursor_is_told_and_does_not_silence(
     project: Project, instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
-    for name in ("studio_stale_backup", "failed_checks"):
+    for name in ("stale_backups", "failed_checks"):
         ticker = Ticker(sensor(project, name), instance)
         ticker.cursor = "{not a cursor"
         ticker.tick()
         assert any("damaged" in title for title in receiver.titles), name
         receiver.received.clear()
+
+
+def test_a_cursor_of_an_earlier_release_is_read(
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    """It knows of a problem whose check is no longer there: that has ended, and nothing was damaged."""
+    told = (
+        '{"first_seen":"2026-11-22T08:00:00Z","last_told":"2026-11-22T08:00:00Z","severity":"warning","title":"gone"}'
+    )
+    problem = '{"fingerprint":"check:a:b","title":"gone","body":"","hint":"","severity":"warning"}'
+    for name, more in (("failed_checks", ""), ("failed_runs", ',"read_to":"2026-11-22T08:00:00Z"')):
+        ticker = Ticker(sensor(project, name), instance)
+        ticker.cursor = f'{{"open":{{}},"alerts":{{"version":1,"told":{{"check:a:b":{told}}}}}{more}}}'
+        if name == "failed_runs":
+            ticker.cursor = ticker.cursor.replace('"open":{}', f'"open":{{"check:a:b":{problem}}}')
+        ticker.tick()
+    assert receiver.titles == ["Recovered: gone", "Still: [warning] gone"]
+
+
+def test_the_sensors_know_every_check_and_every_job(
+    project: Project, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of everything that can be configured; what a sensor reports without a run is among the checks as well."""
+    project.configure(
+        stores="{primary: {path: ./backups}, offsite: {path: ./elsewhere}}",
+        physical="{}",
+        wal="{}",
+        replicas="{standby: {url_env: STANDBY_URL}}",
+        staging="{url_env: STAGING_URL}",
+        disaster_recovery="{into: /nowhere/data}",
+        retention="{}",
+    )
+    definitions = project.definitions()
+    ours = {job_name("studio") for job_name in JOB_NAMES}
+    jobs = {job.name for job in definitions.get_repository_def().get_all_jobs()}
+    assert {name for name in jobs if not name.startswith("__ASSET_JOB")} == ours
+    keys = definitions.resolve_asset_graph().asset_check_keys
+    assets = {key.asset_key.path[-1] for key in keys}
+    assert {
+        "wal_archive",
+        "replica_status",
+        "pitr_drill",
+        "offsite_copy",
+        "monthly_restore_test",
+        "objectives",
+    } <= assets
+    looked_at: list[dg.AssetCheckKey] = []
+    storage = instance.event_log_storage
+    original = storage.get_latest_asset_check_execution_by_key
+
+    def listening(check_keys: list[dg.AssetCheckKey]) -> object:
+        looked_at.extend(check_keys)
+        return original(check_keys)
+
+    monkeypatch.setattr(storage, "get_latest_asset_check_execution_by_key", listening)
+    ticker = Ticker(definitions.get_repository_def().get_sensor_def("failed_checks"), instance)
+    ticker.tick()
+    assert set(looked_at) == set(keys)
