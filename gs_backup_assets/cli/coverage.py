@@ -127,7 +127,8 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     from gs_backup_assets.catalogue.recovery_target import moment_text
 
     for cluster in document["clusters"]:
-        console.print(f"[bold]{escape(document['database'])}[/], cluster {cluster['system_identifier']}")
+        where = f"cluster {cluster['system_identifier']}, as the {document['store']} store has it"
+        console.print(f"[bold]{escape(document['database'])}[/], {where}")
         table = Table("timeline", "from", "to", "base backups", "ends", box=None, pad_edge=False)
         for window in cluster["windows"]:
             newest = window["bases"][-1]
@@ -148,6 +149,6 @@ def _show(console: Console, document: dict[str, Any]) -> None:
             console.print(f"[yellow]![/] {base['id']} is not used: {escape(base['why'])}.")
     loss = document["loss_if_recovered_now_seconds"]
     if loss is not None:
-        console.print(f"Recovered now, what was committed in the last {human_age(loss)} would be lost.")
+        console.print(f"Recovered now, at most what was committed in the last {human_age(loss)} would be lost.")
     if document["problem"] is not None:
         console.print(f"[red]✘[/] {escape(document['problem'])}")

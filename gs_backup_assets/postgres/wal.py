@@ -135,7 +135,9 @@ def read_header(data: bytes) -> PageHeader | None:
     if len(data) < _HEADER.size:
         return None
     magic, info, timeline, address, _, system, segment_bytes, page_bytes = _HEADER.unpack_from(data)
-    if not info & _LONG_HEADER or page_bytes != PAGE_BYTES or segment_bytes & (segment_bytes - 1):
+    if not info & _LONG_HEADER or page_bytes != PAGE_BYTES:
+        return None
+    if segment_bytes <= PAGE_BYTES or segment_bytes & (segment_bytes - 1):
         return None
     return PageHeader(magic, timeline, Lsn(address), str(system), segment_bytes)
 

@@ -92,6 +92,16 @@ def current(server: Production) -> tuple[Segment, bytes, Lsn, str]:
     return segment, (server.data / "pg_wal" / segment.name).read_bytes(), Lsn.parse(str(lsn)), str(system)
 
 
+def test_a_header_without_a_size_is_none() -> None:
+    """Nothing may divide by it: such a file is damaged, and said to be."""
+    data = bytearray(40)
+    data[2], data[37] = 2, PAGE_BYTES >> 8
+    assert read_header(bytes(data)) is None
+    data[35] = 1  # 16 MiB
+    found = read_header(bytes(data))
+    assert found is not None and found.segment_bytes == DEFAULT_SEGMENT_BYTES
+
+
 def test_headers_of_every_major(server: Production) -> None:
     segment, data, _, system = current(server)
     header = read_header(data)
