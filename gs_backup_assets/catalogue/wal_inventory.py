@@ -92,13 +92,16 @@ def _parse(listed: Listed, database: str) -> WalObject | None:
 
 
 def newest_partials(objects: Iterable[WalObject]) -> list[WalObject]:
-    """Of each timeline the part that has the log furthest, unless the whole segment is there."""
+    """Of each unfinished segment the longest part.
+
+    More than one may be unfinished: the next one was begun, and the upload of the whole one before is still under way.
+    """
     known = list(objects)
     whole = {(o.system_identifier, o.timeline, o.segment) for o in known if o.kind is WalKind.SEGMENT}
-    newest: dict[tuple[str, int | None], WalObject] = {}
+    newest: dict[tuple[str, int | None, str | None], WalObject] = {}
     for found in known:
         if found.kind is WalKind.PARTIAL:
-            place = found.system_identifier, found.timeline
+            place = found.system_identifier, found.timeline, found.segment
             if place not in newest or newest[place].order < found.order:
                 newest[place] = found
-    return [o for o in newest.values() if (o.system_identifier, o.timeline, o.segment) not in whole]
+    return [found for place, found in newest.items() if place not in whole]

@@ -68,8 +68,8 @@ def mirror_wal(primary: Store, offsite: Store, database: str, progress: Progress
 
     It costs a listing of both archives, and what is brought. Of what both have sizes are compared; a segment that is
     brought is compared with what the stores say of it, and looked into where it is not encrypted: what is damaged in
-    the primary store is not spread, and keeps nothing else from its copy. Of each timeline the newest part of an
-    unfinished segment is brought, of each cluster the newest position, and those before them go off-site. Raises
+    the primary store is not spread, and keeps nothing else from its copy. Of each unfinished segment the longest
+    part is brought, of each cluster the newest position, and those before them go off-site. Raises
     StoreError when a store cannot be used.
     """
     with progress.stage("copy wal") as stage:
@@ -187,7 +187,7 @@ def _same(primary: Store, offsite: Store, found: WalObject, go_on: GoOn, *, stag
 
 
 def _remove_replaced(offsite: Store, newest: Sequence[WalObject], there: Sequence[WalObject]) -> int:
-    """Remove parts and positions that what is there now replaces: a newer one of the kind, or the whole segment."""
+    """Remove what something there replaces: parts by a longer one or the whole segment, positions by a newer one."""
     present = {found.key for found in there}
     whole = {(f.system_identifier, f.timeline, f.segment) for f in there if f.kind is WalKind.SEGMENT}
     replaced = 0
@@ -209,7 +209,9 @@ def _remove_replaced(offsite: Store, newest: Sequence[WalObject], there: Sequenc
 
 
 def _after(one: WalObject, other: WalObject) -> bool:
-    return one.order > other.order if one.kind is WalKind.PARTIAL else one.key > other.key
+    if one.kind is WalKind.PARTIAL:  # that the next segment was begun makes up for no part of this one
+        return one.segment == other.segment and one.order > other.order
+    return one.key > other.key
 
 
 def _read(store: Store, key: str) -> bytes:

@@ -107,6 +107,18 @@ def test_the_last_part_of_a_timeline_that_was_left_stays(primary: LocalStore, of
     assert parts[0] == parts[1] and [found for found, _ in parts[1]] == [segment(5), segment(6, 2)]
 
 
+def test_a_part_stays_until_the_whole_segment_is_there(primary: LocalStore, offsite: Store) -> None:
+    """The next segment was begun while the whole one before it is still on its way: no hole meanwhile."""
+    archive(primary).put_partial(segment(5), log_of(segment(5), written=2 * PAGE_BYTES))
+    mirror(primary, offsite)
+    archive(primary).put_partial(segment(6), log_of(segment(6), written=PAGE_BYTES))
+    assert mirror(primary, offsite).removed == 0
+    assert [a.segment for a in archive(offsite).segments(1) if a.partial] == [segment(5), segment(6)]
+    put_segments(primary, [5])
+    mirror(primary, offsite)
+    assert [(a.segment, a.partial) for a in archive(offsite).segments(1)] == [(segment(5), False), (segment(6), True)]
+
+
 def test_what_is_there_is_never_replaced(primary: LocalStore, offsite: Store) -> None:
     put_segments(primary, [3, 4])
     other = log_of(segment(3), fill=7)
