@@ -73,6 +73,15 @@ def dagster(home: Path, environment: dict[str, str]) -> Iterator[str]:
             yield address
 
 
+def switch_schedule(word: str, name: str, home: Path, environment: dict[str, str]) -> None:
+    """`start` or `stop` a schedule, as its switch in the UI does."""
+    argv = [Path(sys.executable).with_name("dagster"), "schedule", word, name, "-w", home / "workspace.yaml"]
+    done = subprocess.run(
+        argv, env={**environment, "DAGSTER_HOME": str(home)}, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def _answers(address: str) -> bool:
     try:
         urllib.request.urlopen(f"{address}/server_info", timeout=5).close()
