@@ -17,8 +17,9 @@ from gs_backup_assets.postgres.toolchain import Toolchain, discover
 from gs_backup_assets_tests.faults import Proxy, proxy_before
 from gs_backup_assets_tests.s3_server import MotoServer, S3Server, credentials_in_environment, running
 
-# A shell starts background jobs with SIGINT ignored, and children inherit that: tests that interrupt them must not.
+# A shell starts background jobs with these ignored, and children inherit that: tests that interrupt them must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # As a production server would be set up, but quick to start and stop.
 _SETTINGS = {"fsync": "off", "shared_buffers": "128MB", "max_connections": "60", "wal_level": "replica"}
