@@ -53,8 +53,8 @@ def build_definitions(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks
         warnings.simplefilter("ignore", dg.BetaWarning)  # the observable source
-        for name in config.names():
-            settings = config.database(name)
+        databases = [config.database(name) for name in config.names()]
+        for settings in databases:
             chain = [
                 build_logical_backup(settings, days, listener, retry),
                 build_backup_checksum(settings, days, listener, retry),
@@ -93,8 +93,8 @@ def build_definitions(
             jobs.append(job)
             schedules.append(build_daily_schedule(settings, job))
         check_keys = [key for asset in assets if isinstance(asset, dg.AssetsDefinition) for key in asset.check_keys]
-        reporters.append(build_objectives_sensor([config.database(name) for name in config.names()]))
-        sensors = [*build_sensors(config, check_keys), *reporters]
+        reporters.append(build_objectives_sensor(databases))
+        sensors = [*build_sensors(config, databases, check_keys), *reporters]
         resources = {"vault": VaultResource()}
         return dg.Definitions(
             assets=assets, jobs=[*jobs, *disaster_jobs], schedules=schedules, sensors=sensors, resources=resources

@@ -33,12 +33,13 @@ _READERS = 16
 _Cursor = TypeVar("_Cursor", bound=BaseModel)
 
 
-def build_sensors(config: BackupConfig, check_keys: Sequence[dg.AssetCheckKey]) -> list[dg.SensorDefinition]:
+def build_sensors(
+    config: BackupConfig, databases: Sequence[DatabaseSettings], check_keys: Sequence[dg.AssetCheckKey]
+) -> list[dg.SensorDefinition]:
     """One sensor each for what is stale, for checks, and for runs, of all databases.
 
     One for each database would be hundreds of ticks a minute, and as many messages when a store is away.
     """
-    databases = [config.database(name) for name in config.names()]
     return [
         build_staleness_sensor(databases),
         _checks_sensor(config, databases, check_keys),
