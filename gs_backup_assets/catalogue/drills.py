@@ -11,10 +11,11 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from gs_backup_assets.catalogue.proof import ForeignKeyOutcome, RuleOutcome
-from gs_backup_assets.catalogue.sealed import seal, unseal
+from gs_backup_assets.catalogue.sealed import seal
+from gs_backup_assets.catalogue.sealed_records import read_newest
 from gs_backup_assets.catalogue.verdict import CheckResult, Status, Verdict
 from gs_backup_assets.errors import ExitStatus
-from gs_backup_assets.vault.store import Store, keys
+from gs_backup_assets.vault.store import Store
 
 FOLDER = "drills"
 _STEM = "%Y%m%dT%H%M%S%fZ"
@@ -121,13 +122,4 @@ def put_drill(store: Store, record: DrillRecord) -> str:
 
 def read_drills(store: Store, database: str, *, newest: int) -> tuple[DrillRecord, ...]:
     """The newest drills that can be read, the oldest first. A damaged one proves nothing, and is left out."""
-    prefix = f"{database}/{FOLDER}"
-    found = [key for key in keys(store, prefix) if _KEY.fullmatch(key.removeprefix(f"{prefix}/"))]
-    records = []
-    for key in sorted(found, key=lambda key: key.rpartition("/")[2])[-newest:]:
-        with store.open(key) as stream:
-            try:
-                records.append(DrillRecord.model_validate(unseal("drill", stream.read())))
-            except ValueError:  # pydantic's ValidationError is one
-                continue
-    return tuple(records)
+    return read_newest(store, f"{database}/{FOLDER}", _KEY, name="drill", model=DrillRecord, newest=newest)

@@ -10,10 +10,11 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from gs_backup_assets.catalogue.sealed import seal, unseal
+from gs_backup_assets.catalogue.sealed import seal
+from gs_backup_assets.catalogue.sealed_records import read_newest
 from gs_backup_assets.catalogue.verdict import CheckResult, Status, Verdict
 from gs_backup_assets.errors import ExitStatus
-from gs_backup_assets.vault.store import Store, keys
+from gs_backup_assets.vault.store import Store
 
 FOLDER = "staging-tests"
 _STEM = "%Y%m%dT%H%M%S%fZ"
@@ -80,13 +81,4 @@ def put_staging_test(store: Store, record: StagingTestRecord) -> str:
 
 def read_staging_tests(store: Store, database: str, *, newest: int) -> tuple[StagingTestRecord, ...]:
     """The newest tests that can be read, the oldest first. A damaged record proves nothing, and is left out."""
-    prefix = f"{database}/{FOLDER}"
-    found = [key for key in keys(store, prefix) if _KEY.fullmatch(key.removeprefix(f"{prefix}/"))]
-    records = []
-    for key in sorted(found, key=lambda key: key.rpartition("/")[2])[-newest:]:
-        with store.open(key) as stream:
-            try:
-                records.append(StagingTestRecord.model_validate(unseal("staging_test", stream.read())))
-            except ValueError:  # pydantic's ValidationError is one
-                continue
-    return tuple(records)
+    return read_newest(store, f"{database}/{FOLDER}", _KEY, name="staging_test", model=StagingTestRecord, newest=newest)
