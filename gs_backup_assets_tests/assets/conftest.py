@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.defs_state.base import DefsStateStorage
 
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.config import BackupConfig, DatabaseSettings, load_config
@@ -90,7 +91,14 @@ def project(server17: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         yield made
 
 
+@pytest.fixture(autouse=True)
+def no_context_stays_open() -> Iterator[None]:
+    """A tick's context that was not closed leaves its instance behind as Dagster's own, and later tests fail."""
+    yield
+    assert DefsStateStorage.get() is None, "use the context of a tick in a `with` statement"
+
+
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
+def instance(no_context_stays_open: None) -> Iterator[dg.DagsterInstance]:
     with dg.instance_for_test() as made:
         yield made

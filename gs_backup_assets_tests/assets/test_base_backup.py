@@ -127,8 +127,10 @@ def test_the_schedules(folder: Path) -> None:
     for schedule, wanted in ((full, True), (incremental, False)):
         assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
         now = datetime.now(timezone.utc)
-        with dg.instance_for_test() as instance:
-            context = dg.build_schedule_context(instance, scheduled_execution_time=now, repository_def=repository)
+        with (
+            dg.instance_for_test() as instance,
+            dg.build_schedule_context(instance, scheduled_execution_time=now, repository_def=repository) as context,
+        ):
             (request,) = schedule.evaluate_tick(context).run_requests or ()
         assert request.partition_key == week_of(now, settings_of(folder).zone)
         assert request.run_config == {"ops": {"studio__base_backup": {"config": {"full": wanted}}}}

@@ -179,10 +179,10 @@ def test_the_schedule_runs_on_the_first_of_the_month(folder: Path, instance: dg.
     schedule = repository.get_schedule_def("shop_cost_report_schedule")
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 6 1 * *", "America/Chicago")
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=datetime.now(timezone.utc),
         repository_def=repository,
-    )
-    (request,) = schedule.evaluate_tick(context).run_requests or ()
+    ) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests or ()
     assert request.partition_key == month_of(datetime.now(timezone.utc), config_of(folder).database().zone)

@@ -41,7 +41,8 @@ def tick(
 ) -> tuple[dict[str, object], bool | None, str | None]:
     """Metadata and check that one tick reports, and the cursor after it."""
     sensor = build_objectives_sensor([settings], clock=lambda: NOW + days * DAY)
-    result = sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
+    with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+        result = sensor(context)
     if not isinstance(result, dg.SensorResult):
         return {}, None, cursor
     metadata: dict[str, object] = {}
@@ -114,6 +115,6 @@ def test_a_store_of_many_databases_that_is_away_is_one_message(
         for number in range(12)
     ]
     (tmp_path / "backups").write_text("not a folder", encoding="utf-8")
-    context = dg.build_sensor_context(instance=instance)
-    build_staleness_sensor(databases, clock=lambda: NOW)(context)
+    with dg.build_sensor_context(instance=instance) as context:
+        build_staleness_sensor(databases, clock=lambda: NOW)(context)
     assert receiver.titles == ["12 problems, 12 of them critical"]

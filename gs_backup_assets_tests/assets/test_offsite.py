@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 import dagster as dg
@@ -102,15 +103,20 @@ def test_copies_are_read_back_by_turns(copied: Project, instance: dg.DagsterInst
     """With `read_back_days: 1` every copy has its turn every day."""
     definitions = copied.definitions()
     schedule = definitions.resolve_schedule_def("studio_offsite_read_back_schedule")
-    tick = dg.build_schedule_context(
-        instance=instance,
-        scheduled_execution_time=datetime.now(timezone.utc),
-        repository_def=definitions.get_repository_def(),
-    )
-    nothing = schedule.evaluate_tick(tick)
-    assert nothing.run_requests == [] and "none has its turn" in str(nothing.skip_message)
+
+    def tick() -> tuple[Sequence[dg.RunRequest], str]:
+        with dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=datetime.now(timezone.utc),
+            repository_def=definitions.get_repository_def(),
+        ) as context:
+            data = schedule.evaluate_tick(context)
+        return data.run_requests or [], str(data.skip_message)
+
+    requests, reason = tick()
+    assert requests == [] and "none has its turn" in reason
     assert copied.run(instance).success
-    (request,) = schedule.evaluate_tick(tick).run_requests or []
+    ((request,), _) = tick()
     assert request.partition_key == copied.today
     job = definitions.resolve_job_def("studio_offsite_read_back")
     result = job.execute_in_process(partition_key=copied.today, instance=instance, raise_on_error=False)

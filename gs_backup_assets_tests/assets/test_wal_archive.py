@@ -42,8 +42,8 @@ def _definitions(place: Site) -> dg.Definitions:
 def _tick(place: Site, instance: dg.DagsterInstance, cursor: str | None, now: datetime) -> Any:
     """One evaluation, its events reported as the daemon does it."""
     sensor = build_wal_sensor(place.settings, None, clock=lambda: now)
-    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"vault": VaultResource()})
-    result = sensor(context)
+    with dg.build_sensor_context(instance=instance, cursor=cursor, resources={"vault": VaultResource()}) as context:
+        result = sensor(context)
     if isinstance(result, dg.SensorResult):
         for event in result.asset_events:
             instance.report_runless_asset_event(event)
@@ -109,8 +109,9 @@ def test_a_gap_starts_a_full_base_backup_once(place: Site, instance: dg.DagsterI
     sensor = definitions.resolve_sensor_def("studio_wal_archive")
 
     def tick(cursor: str | None) -> dg.SensorResult:
-        context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"vault": VaultResource()})
-        result = sensor(context)
+        resources = {"vault": VaultResource()}
+        with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context:
+            result = sensor(context)
         assert isinstance(result, dg.SensorResult)
         return result
 

@@ -24,6 +24,7 @@ from gs_backup_assets.catalogue.manifest import NAME, encode
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
 from gs_backup_assets.catalogue.restore_points import RestorePointRecord, put_point
 from gs_backup_assets.catalogue.verdict import Status, Verdict
+from gs_backup_assets.config_sections import DataClass
 from gs_backup_assets.errors import ExitStatus, NotVerifiable
 from gs_backup_assets.postgres.connection import connect
 from gs_backup_assets.postgres.wal import Lsn
@@ -257,12 +258,13 @@ def test_damaged_bytes_of_the_base_backup_fail_it(tmp_path: Path) -> None:
 
 
 def test_objectives_that_are_missed_are_told(tmp_path: Path) -> None:
-    classes = {"critical": {"rpo": "1m", "rto": "1s"}}
-    with _history(17, tmp_path, data_classes=classes) as place:
+    at_once = DataClass(rpo=timedelta(minutes=1), rto=timedelta(milliseconds=1))
+    with _history(17, tmp_path) as place:
         place.heartbeat(place.now(), server=place.archive_all())
         later = place.now() + timedelta(minutes=10)
+        strict = place.settings.model_copy(update={"data_classes": {"critical": at_once}})
         drill = run_drill(
-            place.settings, place.vault, Progress(), by=BY, now=later, rng=random.Random(2), target=RecoveryTarget()
+            strict, place.vault, Progress(), by=BY, now=later, rng=random.Random(2), target=RecoveryTarget()
         )
         assert (
             _codes(drill.record, "rpo_met") == {"RPO_EXCEEDED"} and "critical" in drill.record.check("rpo_met").summary
