@@ -19,8 +19,8 @@ from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.postgres.cluster import Cluster, create_database, running_cluster
 from gs_backup_assets.postgres.connection import connect, query
 from gs_backup_assets.postgres.toolchain import embedded_server
-from gs_backup_assets.recovery.wal_stream import stream_wal
-from gs_backup_assets.recovery.wal_words import Words
+from gs_backup_assets.recovery.wal.stream import stream_wal
+from gs_backup_assets.recovery.wal.words import Words
 from gs_backup_assets.system.programs import Program, run
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.opening import open_store

@@ -21,11 +21,11 @@ from pathlib import Path
 
 from playwright.sync_api import FloatRect, Page, sync_playwright
 
+from gs_backup_assets.catalogue.periods import WEEK
 from gs_backup_assets.config import load_config
 from gs_backup_assets.postgres.cluster import create_database, running_cluster
 from gs_backup_assets.postgres.connection import connect, query
 from gs_backup_assets.postgres.toolchain import embedded_server
-from gs_backup_assets.recovery.base_backup import week_of
 from gs_backup_assets.sample.generate import load_sample
 from gs_backup_assets.system.programs import Program
 from gs_backup_assets.vault.keys import new_raw_key
@@ -116,7 +116,7 @@ def _project() -> Iterator[tuple[Path, dict[str, str]]]:
         )
         stack.callback(stream.wait)
         stack.callback(stream.terminate)
-        week = week_of(datetime.now(timezone.utc), load_config(folder / "backup.yaml").database().zone)
+        week = WEEK.of(datetime.now(timezone.utc), load_config(folder / "backup.yaml").database().zone)
         module = ("-m", "gs_backup_assets.definitions", "--partition", week)
         do("dagster", "asset", "materialize", "--select", f"{GROUP}/base_backup,{GROUP}/verified_recovery", *module)
         for number in range(30):  # something to recover to

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from datetime import date
 
 import dagster as dg
 
@@ -16,19 +17,11 @@ from gs_backup_assets.assets.policy import build_retention
 from gs_backup_assets.assets.proof import build_proof
 from gs_backup_assets.assets.replicas import build_replica_sensor, build_replica_status
 from gs_backup_assets.assets.staging import build_staging_test
+from gs_backup_assets.catalogue.periods import WEEK
 from gs_backup_assets.config import BackupConfig
 from gs_backup_assets.factory_physical import build_physical
-from gs_backup_assets.recovery.base_backup import first_week
 from gs_backup_assets.resources import VaultResource
-from gs_backup_assets.schedules import (
-    build_cost_job,
-    build_cost_schedule,
-    build_daily_job,
-    build_daily_schedule,
-    build_read_back_job,
-    build_read_back_schedule,
-)
-from gs_backup_assets.schedules_staging import build_staging_job, build_staging_schedule
+from gs_backup_assets.schedules import build_costs, build_daily, build_read_back, build_staging
 from gs_backup_assets.sensors import build_sensors
 
 # Steps cross a network to the source and the store: errors that may pass by themselves are tried again.
@@ -44,7 +37,7 @@ def build_definitions(
     months = dg.MonthlyPartitionsDefinition(f"{config.first_partition[:7]}-01", timezone=config.timezone, end_offset=1)
     # Weeks begin on Sunday; the first is the one of the first day.
     weeks = dg.WeeklyPartitionsDefinition(
-        first_week(config.first_partition), timezone=config.timezone, day_offset=0, end_offset=1
+        WEEK.of_day(date.fromisoformat(config.first_partition)), timezone=config.timezone, day_offset=0, end_offset=1
     )
     assets: list[dg.AssetsDefinition | dg.SourceAsset] = []
     jobs, schedules = [], []
@@ -63,14 +56,14 @@ def build_definitions(
             if settings.stores.offsite is not None:
                 copy = build_offsite_copy(settings, days, listener, retry)
                 chain.insert(2, copy)
-                read_back = build_read_back_job(settings, days, copy)
+                read_back, reading_back = build_read_back(settings, days, copy)
                 jobs.append(read_back)
-                schedules.append(build_read_back_schedule(settings, read_back))
+                schedules.append(reading_back)
             if settings.retention is not None:
                 chain.append(build_retention(settings, listener, retry))
-            job = build_daily_job(settings, days, chain)
+            daily_job, daily = build_daily(settings, days, chain)
             costs = build_cost_report(settings, months, listener, retry)
-            cost_job = build_cost_job(settings, months, costs)
+            cost_job, monthly = build_costs(settings, months, costs)
             assets += [build_source(settings), *chain, costs, build_objectives(settings, listener)]
             part = build_physical(settings, days, weeks, listener, retry)
             assets += part.assets
@@ -82,16 +75,14 @@ def build_definitions(
                 reporters.append(build_replica_sensor(settings))
             if settings.staging is not None:
                 staging_test = build_staging_test(settings, months, listener)
-                staging_job = build_staging_job(settings, months, staging_test)
+                staging_job, testing = build_staging(settings, settings.staging, months, staging_test)
                 assets.append(staging_test)
                 jobs.append(staging_job)
-                schedules.append(build_staging_schedule(settings, settings.staging, staging_job))
+                schedules.append(testing)
             if settings.disaster_recovery is not None:
                 disaster_jobs.append(build_disaster_job(settings, listener))
-            jobs.append(cost_job)
-            schedules.append(build_cost_schedule(settings, cost_job))
-            jobs.append(job)
-            schedules.append(build_daily_schedule(settings, job))
+            jobs += [cost_job, daily_job]
+            schedules += [monthly, daily]
         check_keys = [key for asset in assets if isinstance(asset, dg.AssetsDefinition) for key in asset.check_keys]
         reporters.append(build_objectives_sensor(databases))
         sensors = [*build_sensors(config, databases, check_keys), *reporters]

@@ -12,8 +12,7 @@ from gs_backup_assets.assets.drills import build_pitr_drill, build_verified_reco
 from gs_backup_assets.assets.physical import build_base_backup
 from gs_backup_assets.assets.wal import Replacement, build_wal_archive, build_wal_sensor
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.schedules_drills import build_drill_job, build_drill_schedule
-from gs_backup_assets.schedules_physical import build_base_backup_job, build_base_backup_schedules, plan_replacement
+from gs_backup_assets.schedules import build_base_backups, build_drills, plan_replacement
 
 
 @dataclass
@@ -39,18 +38,18 @@ def build_physical(
     if settings.physical is not None:
         base_backup = build_base_backup(settings, weeks, listener, retry)
         verified = build_verified_recovery(settings, weeks, listener, retry)
-        job = build_base_backup_job(settings, weeks, base_backup, verified)
+        job, schedules = build_base_backups(settings, settings.physical, weeks, base_backup, verified)
         part.assets += [base_backup, verified]
         part.jobs.append(job)
         replacement = Replacement(job, lambda survey, now: plan_replacement(settings, survey, now, base_backup))
-        part.schedules += build_base_backup_schedules(settings, settings.physical, job, base_backup)
+        part.schedules += schedules
     if settings.wal is not None:
         part.assets.append(build_wal_archive(settings, days, listener))
         part.sensors.append(build_wal_sensor(settings, replacement))
     if settings.physical is not None and settings.wal is not None:
         drill = build_pitr_drill(settings, weeks, listener, retry)
-        drill_job = build_drill_job(settings, weeks, drill)
+        drill_job, drilling = build_drills(settings, settings.physical, weeks, drill)
         part.assets.append(drill)
         part.jobs.append(drill_job)
-        part.schedules.append(build_drill_schedule(settings, settings.physical, drill_job))
+        part.schedules.append(drilling)
     return part

@@ -20,7 +20,7 @@ from gs_backup_assets.catalogue.freshness import freshness_of
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
 from gs_backup_assets.errors import BackupError
-from gs_backup_assets.schedules import JOB_NAMES
+from gs_backup_assets.schedules import job_names
 from gs_backup_assets.system.threads import Threads
 
 UI_URL_VARIABLE = "GS_BACKUP_UI_URL"
@@ -216,7 +216,7 @@ class ReadRuns(OpenProblems):
 
 def _runs_sensor(config: BackupConfig, databases: Sequence[DatabaseSettings]) -> dg.SensorDefinition:
     desk = _Desk(config, databases)
-    jobs = {job_name(one.name): one.name for one in databases for job_name in JOB_NAMES} | {"__ASSET_JOB": ""}
+    jobs = {job: one.name for one in databases for job in job_names(one.name)} | {"__ASSET_JOB": ""}
 
     @_sensor(
         "failed_runs",

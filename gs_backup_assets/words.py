@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """`1 row`, `2 rows`; `plural` where it is not the noun with an s."""
     return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
+
+
+def time_text(moment: datetime) -> str:
+    """An aware time as people read it, in UTC and to the minute: its readers may sit in several time zones."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def duration_text(duration: timedelta) -> str:
+    """A duration in its two largest units, such as `2 d 3 h`; a negative one counts as none."""
+    seconds = max(0, int(duration.total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    for large, unit, small, small_unit in ((days, "d", hours, "h"), (hours, "h", minutes, "min")):
+        if large:
+            return f"{large} {unit} {small} {small_unit}" if small else f"{large} {unit}"
+    return f"{minutes} min" if minutes else f"{seconds} s"
+
+
+def disaster_job_name(database: str) -> str:
+    """`<database>_disaster_recovery`: Dagster's job, which no schedule starts."""
+    return f"{database}_disaster_recovery"
 
 
 def daily_job_name(database: str) -> str:

@@ -13,13 +13,14 @@ from typing import Any
 
 from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue, PhysicalEntry
 from gs_backup_assets.catalogue.manifest import backup_id
+from gs_backup_assets.catalogue.periods import WEEK
 from gs_backup_assets.catalogue.wal_archive import WalArchive
 from gs_backup_assets.catalogue.wal_positions import Position, put_position
 from gs_backup_assets.config import DatabaseSettings, load_config
 from gs_backup_assets.postgres.wal import Lsn, Segment, is_history, is_segment
 from gs_backup_assets.progress import Progress
-from gs_backup_assets.recovery.base_backup import take_base_backup, week_of
-from gs_backup_assets.recovery.wal_access import open_archive
+from gs_backup_assets.recovery.physical.base_backup import take_base_backup
+from gs_backup_assets.recovery.wal.access import open_archive
 from gs_backup_assets.vault.opening import Vault, open_vault
 from gs_backup_assets.vault.store import Store
 from gs_backup_assets_tests.production import Production, production
@@ -76,7 +77,7 @@ class Site:
         newest = catalogue.latest()
         while newest is not None and backup_id(self.now()) <= newest.id:
             time.sleep(0.05)
-        week = week_of(datetime.now(timezone.utc), self.settings.zone)
+        week = WEEK.of(datetime.now(timezone.utc), self.settings.zone)
         made = take_base_backup(self.settings, self.server.target("postgres"), self.store, week, Progress(), full=full)
         return catalogue.find(made.id)
 

@@ -11,15 +11,16 @@ from typing import Any
 
 from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
 from gs_backup_assets.catalogue.manifest import Manifest
+from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.catalogue.proof import ProofRecord
 from gs_backup_assets.catalogue.verdict import CheckResult
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.postgres.cluster import Cluster
 from gs_backup_assets.postgres.connection import Target, connect
 from gs_backup_assets.progress import Progress
-from gs_backup_assets.recovery.prove import prove
-from gs_backup_assets.recovery.servers import RestoreServer, throwaway_server
-from gs_backup_assets.recovery.take import partition_of, take_backup
+from gs_backup_assets.recovery.dumps.prove import prove
+from gs_backup_assets.recovery.dumps.servers import RestoreServer, throwaway_server
+from gs_backup_assets.recovery.dumps.take import take_backup
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets.vault.opening import open_store
 
@@ -40,7 +41,7 @@ class Chain:
 
     @property
     def today(self) -> str:
-        return partition_of(datetime.now(timezone.utc), self.settings.zone)
+        return DAY.of(datetime.now(timezone.utc), self.settings.zone)
 
     def take(self, target: Target, **options: Any) -> Manifest:
         return take_backup(self.settings, target, self.store, self.today, Progress(), **options)

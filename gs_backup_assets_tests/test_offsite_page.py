@@ -9,7 +9,7 @@ import pytest
 
 from gs_backup_assets.config import load_config
 from gs_backup_assets.config_sections import S3StoreConfig
-from gs_backup_assets.recovery.doctor_bucket import CHECKS
+from gs_backup_assets.recovery.doctor.bucket import CHECKS
 from gs_backup_assets_tests.iam import ROLES
 
 DOCS = Path(__file__).parents[1] / "docs"

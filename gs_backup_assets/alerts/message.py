@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from gs_backup_assets.words import duration_text, time_text
 
 Severity = Literal["critical", "warning"]
 Kind = Literal["problem", "reminder", "recovered", "event"]
@@ -120,21 +122,6 @@ def shorten(text: str, limit: int) -> str:
     """The text on one line and in at most `limit` characters; an ellipsis shows that something was cut."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
-
-
-def time_text(moment: datetime) -> str:
-    """An aware time as people read it, in UTC and to the minute: its readers may sit in several time zones."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def duration_text(duration: timedelta) -> str:
-    """A duration in its two largest units, such as `2 d 3 h`; a negative one counts as none."""
-    seconds = max(0, int(duration.total_seconds()))
-    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
-    for large, unit, small, small_unit in ((days, "d", hours, "h"), (hours, "h", minutes, "min")):
-        if large:
-            return f"{large} {unit} {small} {small_unit}" if small else f"{large} {unit}"
-    return f"{minutes} min" if minutes else f"{seconds} s"
 
 
 def _told(kind: Literal["problem", "reminder"], problems: Sequence[Problem], facts: list[str], key: str) -> Message:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
-from gs_backup_assets.alerts.message import Problem, duration_text, time_text
+from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.alerts.staleness_physical import MARGIN
 from gs_backup_assets.catalogue.cron import longest_pause
 from gs_backup_assets.catalogue.drills import read_drills
@@ -14,6 +14,7 @@ from gs_backup_assets.catalogue.staging_tests import read_staging_tests
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.vault.store import Store
+from gs_backup_assets.words import duration_text, time_text
 
 _LOOKED_AT = 20
 

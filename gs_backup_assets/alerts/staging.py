@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from gs_backup_assets.alerts.message import Message, duration_text, event_message
+from gs_backup_assets.alerts.message import Message, event_message
 from gs_backup_assets.alerts.notify import NotAccepted, Notifier
 from gs_backup_assets.catalogue.staging_tests import StagingTestRecord
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError, ExitStatus
+from gs_backup_assets.words import duration_text
 
 MESSAGE_ACCEPTED = "message_accepted"
 _ATTEMPTS = 3

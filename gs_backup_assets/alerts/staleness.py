@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from gs_backup_assets.alerts.growing import forecast_problems
-from gs_backup_assets.alerts.message import Problem, duration_text, time_text
+from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.alerts.overdue import overdue_problems
 from gs_backup_assets.alerts.staleness_physical import physical_problems
 from gs_backup_assets.catalogue.catalogue import Catalogue
@@ -16,6 +16,7 @@ from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.vault.opening import Which, open_store
 from gs_backup_assets.vault.store import Store
+from gs_backup_assets.words import duration_text, time_text
 
 Asked = Callable[[DatabaseSettings, Store, datetime, str], list[Problem]]
 _WORDS = {Kind.BACKUP: "backup", Kind.PROOF: "proven backup"}

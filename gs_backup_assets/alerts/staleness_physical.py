@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from gs_backup_assets.alerts.message import Problem, duration_text, time_text
+from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
 from gs_backup_assets.catalogue.cron import longest_pause
 from gs_backup_assets.catalogue.verdict import Verdict
@@ -14,6 +14,7 @@ from gs_backup_assets.catalogue.wal_positions import newest_position
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.vault.store import Store
+from gs_backup_assets.words import duration_text, time_text
 
 # A base backup takes its time, and the run may have to be repeated.
 MARGIN = timedelta(days=1)

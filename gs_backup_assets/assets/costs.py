@@ -10,9 +10,10 @@ from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, from_check, step
 from gs_backup_assets.assets.logical import backup_key
 from gs_backup_assets.catalogue.costs import WITHIN_BUDGET, Cost, CostReport, judge_budget
+from gs_backup_assets.catalogue.periods import MONTH
 from gs_backup_assets.catalogue.usage import Kind
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.recovery.costing import cost_report, require_this_month
+from gs_backup_assets.recovery.costing import cost_report
 from gs_backup_assets.resources import VaultResource
 
 
@@ -57,7 +58,7 @@ def build_cost_report(
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         with step(context, listener) as progress:
             now = datetime.now(timezone.utc)
-            require_this_month(context.partition_key, now, settings.zone)
+            MONTH.require_current(context.partition_key, now, settings.zone)
             with progress.stage("list"):
                 report = cost_report(settings, vault.open(settings), now)
         if settings.costs.budget:

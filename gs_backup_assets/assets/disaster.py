@@ -7,9 +7,9 @@ from gs_backup_assets.assets.common import ListenerFactory, step
 from gs_backup_assets.catalogue.audit import Author
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError
-from gs_backup_assets.recovery.disaster import Recovered, Request, recover_from_disaster
+from gs_backup_assets.recovery.disaster.disaster import Recovered, Request, recover_from_disaster
 from gs_backup_assets.resources import VaultResource
-from gs_backup_assets.schedules import disaster_job_name
+from gs_backup_assets.words import disaster_job_name
 
 
 class DisasterConfig(dg.Config):

@@ -14,15 +14,15 @@ from gs_backup_assets.assets.physical import base_backup_key
 from gs_backup_assets.assets.wal import wal_key
 from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue, PhysicalEntry
 from gs_backup_assets.catalogue.drills import DECISIVE_CHECKS, DrillRecord, read_drills
+from gs_backup_assets.catalogue.periods import WEEK
 from gs_backup_assets.catalogue.proof import ProofRecord, RuleOutcome
 from gs_backup_assets.catalogue.verdict import CheckResult, Status, Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError, NotVerifiable, ProofFailed
 from gs_backup_assets.integrity.rules import load_rules
-from gs_backup_assets.recovery.base_backup import require_this_week
-from gs_backup_assets.recovery.pitr_drill import run_drill
-from gs_backup_assets.recovery.prove_base import prove_base
-from gs_backup_assets.recovery.recovered_proof import OF_THE_BASE
+from gs_backup_assets.recovery.point_in_time.pitr_drill import run_drill
+from gs_backup_assets.recovery.point_in_time.prove_base import prove_base
+from gs_backup_assets.recovery.point_in_time.recovered_proof import OF_THE_BASE
 from gs_backup_assets.resources import VaultResource
 from gs_backup_assets.vault.store import Store
 
@@ -149,7 +149,7 @@ def build_pitr_drill(
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         now = datetime.now(timezone.utc)
         with step(context, listener) as progress:
-            require_this_week(context.partition_key, now, settings.zone)
+            WEEK.require_current(context.partition_key, now, settings.zone)
             stores = vault.open(settings)
             drill = run_drill(settings, stores, progress, by=author(context), now=now, rng=random.Random())
             history = read_drills(stores.store(), settings.name, newest=_DRILLS_SHOWN)

@@ -15,8 +15,8 @@ from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError, ProofFailed, StoreError
 from gs_backup_assets.postgres.connection import connect, query, server_facts, target_from_environment
-from gs_backup_assets.recovery.stored_bytes import CHECK, check_stored_bytes, write_sums
-from gs_backup_assets.recovery.take import take_backup
+from gs_backup_assets.recovery.dumps.take import take_backup
+from gs_backup_assets.recovery.stored.stored_bytes import CHECK, check_stored_bytes, write_sums
 from gs_backup_assets.resources import VaultResource
 from gs_backup_assets.vault.store import Store
 

@@ -13,11 +13,11 @@ from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, from_check, step
 from gs_backup_assets.assets.proof import report_key
 from gs_backup_assets.catalogue.attainment import OBJECTIVES_MET, Attained, ObjectivesReport, objectives_met
+from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.recovery.objectives_report import measure_objectives
-from gs_backup_assets.recovery.take import partition_of
 from gs_backup_assets.resources import VaultResource
 from gs_backup_assets.system.threads import Threads
 from gs_backup_assets.vault.opening import open_store
@@ -127,7 +127,7 @@ def _occasion(settings: DatabaseSettings, now: datetime) -> str | None:
     if isinstance(dumps, BackupError):
         return None
     proven = next((dump for dump in dumps if dump.verdict is Verdict.PROVEN), None)
-    return f"{partition_of(now, settings.zone)} {proven.id}" if proven else None
+    return f"{DAY.of(now, settings.zone)} {proven.id}" if proven else None
 
 
 def _measure(settings: DatabaseSettings, now: datetime) -> ObjectivesReport | None:

@@ -12,10 +12,10 @@ from gs_backup_assets.catalogue.catalogue import catalogue_of
 from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ProofFailed
-from gs_backup_assets.recovery.copying import copy_and_compare, copy_log
-from gs_backup_assets.recovery.offsite import AUDIT_CHECK, mirror_beside, mirror_log, uncopied
-from gs_backup_assets.recovery.offsite_check import CHECK, read_back_copies
-from gs_backup_assets.recovery.offsite_wal import CHECK as WAL_CHECK
+from gs_backup_assets.recovery.offsite.copying import copy_and_compare, copy_log
+from gs_backup_assets.recovery.offsite.offsite import AUDIT_CHECK, mirror_beside, mirror_log, uncopied
+from gs_backup_assets.recovery.offsite.offsite_check import CHECK, read_back_copies
+from gs_backup_assets.recovery.wal.offsite import CHECK as WAL_CHECK
 from gs_backup_assets.resources import VaultResource
 from gs_backup_assets.vault.opening import Vault
 

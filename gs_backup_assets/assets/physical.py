@@ -12,9 +12,9 @@ from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ProofFailed
 from gs_backup_assets.progress import Progress
-from gs_backup_assets.recovery.base_backup_verb import BaseBackup, base_backup
-from gs_backup_assets.recovery.offsite_check import CHECK as OFFSITE_CHECK
-from gs_backup_assets.recovery.stored_bytes import CHECK as STORED_CHECK
+from gs_backup_assets.recovery.offsite.offsite_check import CHECK as OFFSITE_CHECK
+from gs_backup_assets.recovery.physical.base_backup_verb import BaseBackup, base_backup
+from gs_backup_assets.recovery.stored.stored_bytes import CHECK as STORED_CHECK
 from gs_backup_assets.resources import VaultResource
 from gs_backup_assets.vault.store import Store
 

@@ -9,9 +9,9 @@ from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, author, step
 from gs_backup_assets.assets.proof import report_key
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.recovery.pruning import Pruned, PrunePlan
-from gs_backup_assets.recovery.pruning_store import StorePlan, StorePruned, plan_store, prune_store
-from gs_backup_assets.recovery.wal_pruning import range_of
+from gs_backup_assets.recovery.retention.pruning import Pruned, PrunePlan
+from gs_backup_assets.recovery.retention.pruning_store import StorePlan, StorePruned, plan_store, prune_store
+from gs_backup_assets.recovery.retention.wal_pruning import range_of
 from gs_backup_assets.resources import VaultResource
 
 _ROWS_SHOWN = 200

@@ -10,8 +10,8 @@ from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, from_check, step
 from gs_backup_assets.assets.logical import source_key
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.recovery.replica_limits import CHECK, Observation
-from gs_backup_assets.recovery.replicas import Observed, observe_replicas
+from gs_backup_assets.recovery.replicas.limits import CHECK, Observation
+from gs_backup_assets.recovery.replicas.replicas import Observed, observe_replicas
 
 _INTERVAL_SECONDS = 900
 

@@ -11,12 +11,12 @@ from gs_backup_assets.alerts.staging import MESSAGE_ACCEPTED, failed_message, st
 from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, author, failure, from_check, step
 from gs_backup_assets.assets.logical import backup_key
+from gs_backup_assets.catalogue.periods import MONTH
 from gs_backup_assets.catalogue.staging_tests import StagingTestRecord
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError, ProofFailed
-from gs_backup_assets.recovery.costing import require_this_month
-from gs_backup_assets.recovery.staging_test import STEPS, run_staging_test
+from gs_backup_assets.recovery.staging.staging_test import STEPS, run_staging_test
 from gs_backup_assets.resources import VaultResource
 
 _UI_URL = "GS_BACKUP_UI_URL"
@@ -69,7 +69,7 @@ def build_staging_test(
         now = datetime.now(timezone.utc)
         link = _link(settings)
         with step(context, listener) as progress:
-            require_this_month(context.partition_key, now, settings.zone)
+            MONTH.require_current(context.partition_key, now, settings.zone)
             try:
                 test = run_staging_test(settings, vault.open(settings), progress, by=author(context), now=now)
             except BackupError as error:

@@ -11,12 +11,12 @@ import dagster as dg
 from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, from_check, step
 from gs_backup_assets.assets.logical import source_key
+from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.catalogue.verdict import CheckResult
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
-from gs_backup_assets.recovery.take import partition_of, require_today
-from gs_backup_assets.recovery.wal_checks import CHECKS, Surveyed, not_surveyed, survey_and_judge
-from gs_backup_assets.recovery.wal_survey import WalSurvey
+from gs_backup_assets.recovery.wal.checks import CHECKS, Surveyed, not_surveyed, survey_and_judge
+from gs_backup_assets.recovery.wal.survey import WalSurvey
 from gs_backup_assets.resources import VaultResource
 
 _INTERVAL_SECONDS = 300
@@ -62,7 +62,7 @@ def build_wal_archive(
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         now = datetime.now(timezone.utc)
         with step(context, listener) as progress, progress.stage("survey"):
-            require_today(context.partition_key, now, settings.zone)
+            DAY.require_current(context.partition_key, now, settings.zone)
             surveyed = survey_and_judge(settings, vault.open(settings).primary, now=now)
         for check in surveyed.checks:
             yield from_check(key, check, blocking=check.name != "wal_lag")
@@ -102,7 +102,7 @@ def build_wal_sensor(
         context: dg.SensorEvaluationContext, vault: VaultResource
     ) -> dg.SensorResult | dg.SkipReason:
         now = clock()
-        day = partition_of(now, settings.zone)
+        day = DAY.of(now, settings.zone)
         try:
             surveyed = survey_and_judge(settings, vault.open(settings).primary, now=now)
         except StoreError as error:  # nothing is known then, and people must be told that

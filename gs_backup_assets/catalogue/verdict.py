@@ -46,6 +46,13 @@ class CheckResult(BaseModel):
     metrics: dict[str, float | int] = {}
 
 
+def not_verified(name: str, reason: str, *, code: str = "NOT_RUN", hint: str = "") -> CheckResult:
+    """A check that could not run, with its reason."""
+    return CheckResult(
+        name=name, status=Status.NOT_VERIFIED, summary=reason, findings=(Finding(code=code, message=reason, hint=hint),)
+    )
+
+
 def verdict_of(checks: Iterable[CheckResult]) -> Verdict:
     """Fold checks into a verdict: any failure fails; else anything unverified, or no check at all, leaves it open."""
     statuses = [check.status for check in checks]

@@ -57,7 +57,7 @@ def anonymise(  # noqa: PLR0917 - Typer makes its options of them
 ) -> None:
     """Restore a backup on a throwaway server, mask it, prove the masking, and hand out the masked copy."""
     from gs_backup_assets.catalogue.audit import Author
-    from gs_backup_assets.recovery.anonymising import anonymise_backup
+    from gs_backup_assets.recovery.staging.anonymising import anonymise_backup
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database)

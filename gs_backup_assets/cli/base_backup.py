@@ -23,7 +23,7 @@ from gs_backup_assets.words import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gs_backup_assets.recovery.base_backup_verb import BaseBackup
+    from gs_backup_assets.recovery.physical.base_backup_verb import BaseBackup
 
 FullOption = Annotated[bool, typer.Option("--full", help="A full one, also where one that adds to the last would do.")]
 
@@ -36,10 +36,10 @@ def base_backup(
 ) -> None:
     """Copy the whole cluster's files into the store, full or incremental, read them back, and copy them off-site."""
     from gs_backup_assets.catalogue.audit import Author
+    from gs_backup_assets.catalogue.periods import WEEK
     from gs_backup_assets.catalogue.verdict import Status
     from gs_backup_assets.config import load_config
-    from gs_backup_assets.recovery import base_backup_verb
-    from gs_backup_assets.recovery.base_backup import week_of
+    from gs_backup_assets.recovery.physical import base_backup_verb
     from gs_backup_assets.vault.opening import open_vault
 
     settings = load_config(config).database(database)
@@ -47,7 +47,7 @@ def base_backup(
     taken = base_backup_verb.base_backup(
         settings,
         open_vault(settings),
-        week_of(datetime.now(timezone.utc), settings.zone),
+        WEEK.of(datetime.now(timezone.utc), settings.zone),
         progress,
         full=full,
         by=Author.here("base-backup"),

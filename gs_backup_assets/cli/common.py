@@ -52,7 +52,7 @@ def settings_of(config: Path | None, database: str | None, store: str | None = N
         from gs_backup_assets.config import load_config
 
         return load_config(config).database(database)
-    from gs_backup_assets.recovery.bare import settings_at
+    from gs_backup_assets.recovery.stored.bare import settings_at
 
     return settings_at(store, database)
 
@@ -141,6 +141,6 @@ def human_bytes(size: float) -> str:
 
 def human_age(seconds: float) -> str:
     """`3 h 20 min`, `2 d 4 h`: the two largest units, as in messages."""
-    from gs_backup_assets.alerts.message import duration_text
+    from gs_backup_assets.words import duration_text
 
     return duration_text(timedelta(seconds=seconds))

@@ -43,8 +43,8 @@ def copy(
     from gs_backup_assets.catalogue.audit import Author
     from gs_backup_assets.catalogue.catalogue import all_summaries, catalogue_of, find_any
     from gs_backup_assets.config import load_config
-    from gs_backup_assets.recovery.copying import copy_and_compare, copy_log
-    from gs_backup_assets.recovery.offsite import Copied, mirror_beside, mirror_log, uncopied
+    from gs_backup_assets.recovery.offsite.copying import copy_and_compare, copy_log
+    from gs_backup_assets.recovery.offsite.offsite import Copied, mirror_beside, mirror_log, uncopied
     from gs_backup_assets.vault.opening import open_vault
 
     settings = load_config(config).database(database)
@@ -112,7 +112,7 @@ def _warn(words: str) -> None:
 
 def _refused(error: ProofFailed) -> CheckResult:
     from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
-    from gs_backup_assets.recovery.offsite_check import CHECK
+    from gs_backup_assets.recovery.offsite.offsite_check import CHECK
 
     finding = Finding(code=error.code, message=error.message, hint=error.hint)
     return CheckResult(name=CHECK, status=Status.FAILED, summary=f"not copied: {error.code}", findings=(finding,))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gs_backup_assets.catalogue.coverage import Base, Window
-    from gs_backup_assets.recovery.coverage_survey import Surveyed
+    from gs_backup_assets.recovery.point_in_time.coverage_survey import Surveyed
 
 
 def coverage(
@@ -37,7 +37,7 @@ def coverage(
     """Show the windows that `recover` can reach, by cluster and timeline. Needs the store and nothing else."""
     from datetime import datetime, timezone
 
-    from gs_backup_assets.recovery.coverage_survey import survey
+    from gs_backup_assets.recovery.point_in_time.coverage_survey import survey
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database, store)
@@ -60,7 +60,7 @@ def coverage(
 
 def _cluster(surveyed: Surveyed) -> dict[str, Any]:
     from gs_backup_assets.catalogue.coverage import gaps
-    from gs_backup_assets.recovery.coverage_survey import windows_with_times
+    from gs_backup_assets.recovery.point_in_time.coverage_survey import windows_with_times
 
     cluster = surveyed.cluster
     return {

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from gs_backup_assets.recovery.disaster import Recovered
-    from gs_backup_assets.recovery.disaster_runbook import Runbook
+    from gs_backup_assets.recovery.disaster.disaster import Recovered
+    from gs_backup_assets.recovery.disaster.runbook import Runbook
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the runbook with today's facts; change nothing.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Begin without asking.")]
@@ -59,10 +59,10 @@ def disaster_recover(  # noqa: PLR0917 - Typer makes its options of them
 ) -> None:
     """Bring a lost database back: newest copy, recovery, checks, hooks, health URL, report. Can be resumed."""
     from gs_backup_assets.catalogue.audit import Author
-    from gs_backup_assets.recovery.disaster import Request, now_utc, recover_from_disaster
-    from gs_backup_assets.recovery.disaster_runbook import make_runbook
-    from gs_backup_assets.recovery.disaster_state import StateFile
-    from gs_backup_assets.recovery.disaster_steps import target_folder
+    from gs_backup_assets.recovery.disaster.disaster import Request, now_utc, recover_from_disaster
+    from gs_backup_assets.recovery.disaster.runbook import make_runbook
+    from gs_backup_assets.recovery.disaster.state import StateFile
+    from gs_backup_assets.recovery.disaster.steps import target_folder
     from gs_backup_assets.vault.opening import open_vault
 
     if resume and restart:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from gs_backup_assets.recovery.diagnosis import Diagnosis
+    from gs_backup_assets.recovery.doctor.diagnosis import Diagnosis
 
 
 ThoroughOption = Annotated[bool, typer.Option("--thorough", help="Also start a throwaway server and try it.")]
@@ -35,7 +35,7 @@ def doctor(  # noqa: PLR0917 - Typer makes its options of them
 ) -> None:
     """Check address, TLS, version, rights, programs, disk space, stores, buckets and key, and say what to do."""
     from gs_backup_assets.config import load_config
-    from gs_backup_assets.recovery.doctor import examine
+    from gs_backup_assets.recovery.doctor.doctor import examine
 
     if yes and not fix_bucket:
         raise ConfigError("YES_WITHOUT_FIX", "--yes answers a question of --fix-bucket only.", "Leave it out.")

@@ -49,7 +49,7 @@ def drill(  # noqa: PLR0917 - Typer makes its options of them
 
     from gs_backup_assets.catalogue.audit import Author
     from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
-    from gs_backup_assets.recovery.pitr_drill import run_drill
+    from gs_backup_assets.recovery.point_in_time.pitr_drill import run_drill
     from gs_backup_assets.vault.opening import open_vault
 
     target = RecoveryTarget.parse(to) if to is not None else None

@@ -38,7 +38,7 @@ def fetch(  # noqa: PLR0917 - Typer makes its options of them
 ) -> None:
     """Bring a dump into a folder, checked and decrypted, as pg_restore reads it. Needs no server and no Dagster."""
     from gs_backup_assets.catalogue.audit import Author, failure_noted, note
-    from gs_backup_assets.recovery.fetching import fetch_into
+    from gs_backup_assets.recovery.dumps.fetching import fetch_into
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database, store)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gs_backup_assets.config import DatabaseSettings
-    from gs_backup_assets.recovery.bucket_setup import RulePlan
+    from gs_backup_assets.recovery.doctor.bucket_setup import RulePlan
     from gs_backup_assets.vault.opening import Which
 
 
@@ -23,7 +23,7 @@ def fix_buckets(settings: DatabaseSettings, *, yes: bool, as_json: bool) -> None
 
     ConfigError: `NO_BUCKET`, and `CONFIRMATION_MISSING` where nobody can be asked and --yes is not given.
     """
-    from gs_backup_assets.recovery.doctor_bucket import bucket_config
+    from gs_backup_assets.recovery.doctor.bucket import bucket_config
 
     stores: tuple[Which, ...] = ("primary", "offsite")
     buckets = [which for which in stores if bucket_config(settings, which) is not None]
@@ -39,8 +39,8 @@ def fix_buckets(settings: DatabaseSettings, *, yes: bool, as_json: bool) -> None
 
 
 def _fix(settings: DatabaseSettings, which: Which, *, yes: bool) -> dict[str, Any]:
-    from gs_backup_assets.recovery.bucket_setup import apply_rules, plan_rules
-    from gs_backup_assets.recovery.doctor_bucket import bucket_config, open_bucket
+    from gs_backup_assets.recovery.doctor.bucket import bucket_config, open_bucket
+    from gs_backup_assets.recovery.doctor.bucket_setup import apply_rules, plan_rules
 
     config = bucket_config(settings, which)
     assert config is not None
@@ -64,7 +64,7 @@ def _fix(settings: DatabaseSettings, which: Which, *, yes: bool) -> dict[str, An
 
 def _show_plan(bucket: str, which: Which, plan: RulePlan) -> None:
     """On standard error, so that the JSON of the result stands alone on standard output."""
-    from gs_backup_assets.recovery.bucket_rules import as_json
+    from gs_backup_assets.recovery.doctor.bucket_rules import as_json
 
     lines = [f"Lifecycle rules of the bucket {bucket} ({which} store), all of them:", ""]
     lines += [f"  {line}" for line in plan.lines()]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gs_backup_assets.catalogue.holds import Held, Hold
-    from gs_backup_assets.recovery.holding import Holding
+    from gs_backup_assets.recovery.retention.holding import Holding
     from gs_backup_assets.vault.store import Store
 
 HeldArgument = Annotated[str, typer.Argument(help="A backup id, a day such as 2026-11-22, or latest.")]
@@ -30,7 +30,7 @@ def hold(
 ) -> None:
     """Keep a backup from being deleted, in every store that has it, whatever the retention says, until `release`."""
     from gs_backup_assets.catalogue.audit import Author
-    from gs_backup_assets.recovery.holding import hold_backup
+    from gs_backup_assets.recovery.retention.holding import hold_backup
     from gs_backup_assets.vault.opening import open_vault
 
     if not reason.strip():
@@ -52,7 +52,7 @@ def release(
 ) -> None:
     """Take the hold of a backup away: retention decides about it again."""
     from gs_backup_assets.catalogue.audit import Author
-    from gs_backup_assets.recovery.holding import release_backup
+    from gs_backup_assets.recovery.retention.holding import release_backup
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from gs_backup_assets.recovery.key_survey import KeySurvey
-    from gs_backup_assets.recovery.rewrapping import Rewrapped
+    from gs_backup_assets.recovery.stored.key_survey import KeySurvey
+    from gs_backup_assets.recovery.stored.rewrapping import Rewrapped
     from gs_backup_assets.vault.opening import Which
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ MovedArgument = Annotated[
 @app.command("new")
 def new(file: FileOption = None, json: JsonOption = False) -> None:
     """Make a key for encrypted backups. Nothing keeps it but you: without it nobody ever reads what it encrypted."""
-    from gs_backup_assets.recovery.keyring import KEY_VARIABLE
+    from gs_backup_assets.recovery.stored.keyring import KEY_VARIABLE
     from gs_backup_assets.vault.keys import new_raw_key, raw_key
 
     text = new_raw_key()
@@ -75,7 +75,7 @@ def show(
     store: StoreOption = None, config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False
 ) -> None:
     """Show the given keys, and try which backups each of them opens; status 1 when some backup is opened by none."""
-    from gs_backup_assets.recovery.key_survey import survey_keys
+    from gs_backup_assets.recovery.stored.key_survey import survey_keys
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database, store)
@@ -109,7 +109,7 @@ def rewrap(
 ) -> None:
     """Move backups and the log to the current key, in every store: only the wrapping of data keys is made anew."""
     from gs_backup_assets.catalogue.audit import Author
-    from gs_backup_assets.recovery.rewrapping import rewrap_backups
+    from gs_backup_assets.recovery.stored.rewrapping import rewrap_backups
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database)

@@ -23,9 +23,9 @@ from gs_backup_assets.words import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gs_backup_assets.recovery.pruning import Pruned, PrunePlan
-    from gs_backup_assets.recovery.pruning_store import StorePlan, StorePruned
-    from gs_backup_assets.recovery.wal_pruning import WalPlan, WalPruned
+    from gs_backup_assets.recovery.retention.pruning import Pruned, PrunePlan
+    from gs_backup_assets.recovery.retention.pruning_store import StorePlan, StorePruned
+    from gs_backup_assets.recovery.retention.wal_pruning import WalPlan, WalPruned
     from gs_backup_assets.vault.opening import Which
 
 ApplyOption = Annotated[bool, typer.Option("--apply", help="Delete what goes. Without it nothing is deleted.")]
@@ -43,7 +43,7 @@ def prune(
 ) -> None:
     """Show which backups stay and which go by the retention of backup.yaml, and why; --apply deletes what goes."""
     from gs_backup_assets.catalogue.audit import Author
-    from gs_backup_assets.recovery.pruning_store import plan_store, prune_store
+    from gs_backup_assets.recovery.retention.pruning_store import plan_store, prune_store
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database)
@@ -140,7 +140,7 @@ def _show_wal(console: Console, plan: WalPlan, done: WalPruned | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from gs_backup_assets.recovery.wal_pruning import range_of
+    from gs_backup_assets.recovery.retention.wal_pruning import range_of
 
     table = Table("segments", "timeline", "number", "stored", "", "why", box=None, pad_edge=False)
     for decision in plan.decisions:

@@ -24,8 +24,8 @@ from gs_backup_assets.cli.common import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gs_backup_assets.recovery.recover import Outcome
-    from gs_backup_assets.recovery.recover_plan import RecoveryPlan
+    from gs_backup_assets.recovery.point_in_time.recover import Outcome
+    from gs_backup_assets.recovery.point_in_time.recover_plan import RecoveryPlan
 
 ToOption = Annotated[
     str,
@@ -61,8 +61,8 @@ def recover(  # noqa: PLR0917 - Typer makes its options of them
     from gs_backup_assets.catalogue.audit import Author, failure_noted, note
     from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
     from gs_backup_assets.errors import ConfigError
-    from gs_backup_assets.recovery.recover import recover_into
-    from gs_backup_assets.recovery.recover_plan import plan_recovery
+    from gs_backup_assets.recovery.point_in_time.recover import recover_into
+    from gs_backup_assets.recovery.point_in_time.recover_plan import plan_recovery
     from gs_backup_assets.vault.opening import open_vault
 
     target = RecoveryTarget.parse(to, timeline=timeline)

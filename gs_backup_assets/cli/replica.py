@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gs_backup_assets.catalogue.verdict import CheckResult
-    from gs_backup_assets.recovery.replica_limits import Observation
+    from gs_backup_assets.recovery.replicas.limits import Observation
 
 app = typer.Typer(help="Watch, build and promote streaming standbys.", no_args_is_help=True)
 IntoOption = Annotated[Path, typer.Option("--into", help="The data directory to make: a folder that is new, or empty.")]
@@ -48,7 +48,7 @@ def status(config: ConfigOption = None, database: DatabaseOption = None, json: J
     """Lag, slots, replay and conflicts of every configured replica. Status 1 beyond a limit, 3 when it is not known."""
     from datetime import datetime, timezone
 
-    from gs_backup_assets.recovery.replicas import observe_replicas
+    from gs_backup_assets.recovery.replicas.replicas import observe_replicas
 
     settings = settings_of(config, database)
     if not settings.replicas:
@@ -73,8 +73,8 @@ def create(  # noqa: PLR0917 - Typer makes its options of them
     """Build a streaming standby: its slot, its files, its settings; nothing of it stays after an error."""
     from gs_backup_assets.catalogue.audit import Author, failure_noted, note
     from gs_backup_assets.postgres.connection import target_from_environment
-    from gs_backup_assets.recovery.replica_create import create_replica
-    from gs_backup_assets.recovery.replica_source import archive_environment, from_store, restore_command
+    from gs_backup_assets.recovery.replicas.create import create_replica
+    from gs_backup_assets.recovery.replicas.source import archive_environment, from_store, restore_command
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database)
@@ -135,7 +135,7 @@ def promote(
 ) -> None:
     """Make a standby the primary, after checks: the old primary must be gone, and nothing must be lost."""
     from gs_backup_assets.catalogue.audit import Author, failure_noted, note
-    from gs_backup_assets.recovery.replica_promote import NEXT_STEPS, check_promotion, promote_replica
+    from gs_backup_assets.recovery.replicas.promote import NEXT_STEPS, check_promotion, promote_replica
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database)

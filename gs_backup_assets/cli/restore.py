@@ -72,8 +72,8 @@ def restore(  # noqa: PLR0917 - Typer makes its options of them
 ) -> None:
     """Restore a backup into a new database and compare it with its manifest. Needs no source and no Dagster."""
     from gs_backup_assets.catalogue.audit import Author, failure_noted, note
+    from gs_backup_assets.recovery.dumps.restore import restore_backup
     from gs_backup_assets.recovery.objectives_report import CRITICAL_SECONDS
-    from gs_backup_assets.recovery.restore import restore_backup
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database, store)

@@ -32,7 +32,7 @@ def restore_point(
     from gs_backup_assets.catalogue.audit import Author, note
     from gs_backup_assets.config import load_config
     from gs_backup_assets.postgres.connection import target_from_environment
-    from gs_backup_assets.recovery.restore_points import create_restore_point, keep_offsite
+    from gs_backup_assets.recovery.point_in_time.restore_points import create_restore_point, keep_offsite
     from gs_backup_assets.vault.opening import open_vault
 
     settings = load_config(config).database(database)

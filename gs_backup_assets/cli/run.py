@@ -101,12 +101,12 @@ def run_daily_job(config: BackupConfig, settings: DatabaseSettings, partition: s
     Raises ConfigError (`PARTITION_NOT_TODAY`) before anything is started; what goes wrong later is in the outcome.
     """
     from gs_backup_assets.catalogue.catalogue import Catalogue
-    from gs_backup_assets.recovery.take import partition_of, require_today
+    from gs_backup_assets.catalogue.periods import DAY
     from gs_backup_assets.vault.opening import open_store
 
     now = datetime.now(timezone.utc)
-    day = partition or partition_of(now, settings.zone)
-    require_today(day, now, settings.zone)
+    day = partition or DAY.of(now, settings.zone)
+    DAY.require_current(day, now, settings.zone)
     started = time.monotonic()
     error = _execute(config, settings, day)
     newest = Catalogue(open_store(settings), settings.name).latest(day)

@@ -13,7 +13,7 @@ from gs_backup_assets.errors import ExitStatus
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gs_backup_assets.recovery.selftest import BreakageOutcome, SelftestReport
+    from gs_backup_assets.recovery.selftest.selftest import BreakageOutcome, SelftestReport
 
 
 def selftest(
@@ -23,7 +23,7 @@ def selftest(
     json: JsonOption = False,
 ) -> None:
     """Break copies of a backup of the sample database, one way each, and report which breakages a proof caught."""
-    from gs_backup_assets.recovery.selftest import choose_breakages, run_selftest
+    from gs_backup_assets.recovery.selftest.selftest import choose_breakages, run_selftest
 
     breakages = choose_breakages(only or ())
     report = run_selftest(breakages, progress=terminal_progress(), told=_tell)

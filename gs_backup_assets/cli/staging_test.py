@@ -45,7 +45,7 @@ def staging_test(
     from gs_backup_assets.catalogue.audit import Author
     from gs_backup_assets.catalogue.verdict import Status
     from gs_backup_assets.errors import BackupError
-    from gs_backup_assets.recovery.staging_test import run_staging_test
+    from gs_backup_assets.recovery.staging.staging_test import run_staging_test
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database)
@@ -75,7 +75,7 @@ def staging_test(
 
 
 def _put_back(settings: DatabaseSettings, now: datetime, *, as_json: bool) -> None:
-    from gs_backup_assets.recovery.staging_test import put_staging_back
+    from gs_backup_assets.recovery.staging.staging_test import put_staging_back
 
     repaired = put_staging_back(settings, terminal_progress(), now=now)
     words = repaired or "nothing of an earlier test was left"

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gs_backup_assets.catalogue.catalogue import Entry, PhysicalEntry
-    from gs_backup_assets.recovery.prove_base import ProvedBase
-    from gs_backup_assets.recovery.proving import Proved
+    from gs_backup_assets.recovery.dumps.proving import Proved
+    from gs_backup_assets.recovery.point_in_time.prove_base import ProvedBase
     from gs_backup_assets.vault.opening import Vault, Which
 
 
@@ -48,8 +48,8 @@ def verify(  # noqa: PLR0917 - Typer makes its options of them
     from gs_backup_assets.alerts.heartbeat import beat_after_proof
     from gs_backup_assets.catalogue.audit import Author
     from gs_backup_assets.catalogue.physical_manifest import PhysicalManifest
-    from gs_backup_assets.recovery.prove_base import prove_base
-    from gs_backup_assets.recovery.proving import prove_and_record
+    from gs_backup_assets.recovery.dumps.proving import prove_and_record
+    from gs_backup_assets.recovery.point_in_time.prove_base import prove_base
     from gs_backup_assets.vault.opening import open_vault
 
     settings = settings_of(config, database, store)

@@ -56,8 +56,8 @@ def stream(
 
     from gs_backup_assets.config import load_config
     from gs_backup_assets.postgres.connection import target_from_environment
-    from gs_backup_assets.recovery.wal_stream import require_configured, stream_wal
-    from gs_backup_assets.recovery.wal_words import Words
+    from gs_backup_assets.recovery.wal.stream import require_configured, stream_wal
+    from gs_backup_assets.recovery.wal.words import Words
     from gs_backup_assets.vault.opening import open_vault
 
     settings = load_config(config).database(database)
@@ -102,7 +102,7 @@ def fetch(  # noqa: PLR0917 - Typer makes its options of them
     database: DatabaseOption = None,
 ) -> None:
     """For restore_command: put a file of the archive at a path. Status 1: it is not there. Above 125: who knows."""
-    from gs_backup_assets.recovery.wal_fetching import cluster_here, fetch_wal, prefetching
+    from gs_backup_assets.recovery.wal.fetching import cluster_here, fetch_wal, prefetching
 
     settings, store = _settings_and_store(config, database, copy)
     where = [] if config is None else ["--config", str(config.absolute())]
@@ -130,8 +130,8 @@ def prefetch(
     database: DatabaseOption = None,
 ) -> None:
     """Started by `fetch`: keeps the next segments ready for some seconds."""
-    from gs_backup_assets.recovery.wal_access import open_archive
-    from gs_backup_assets.recovery.wal_fetching import fetch_ahead
+    from gs_backup_assets.recovery.wal.access import open_archive
+    from gs_backup_assets.recovery.wal.fetching import fetch_ahead
 
     settings, store = _settings_and_store(config, database, copy)
     archive = open_archive(settings, store, system_identifier)
@@ -148,8 +148,8 @@ def push(
     database: DatabaseOption = None,
 ) -> None:
     """For archive_command: take a file of pg_wal into the archive. The same again is no error, another one is."""
-    from gs_backup_assets.recovery.wal_fetching import cluster_here
-    from gs_backup_assets.recovery.wal_pushing import push_wal
+    from gs_backup_assets.recovery.wal.fetching import cluster_here
+    from gs_backup_assets.recovery.wal.pushing import push_wal
 
     settings, store = _settings_and_store(config, database)
     new = push_wal(settings, store, path, system_identifier=system_identifier or cluster_here(Path.cwd()))
@@ -163,8 +163,8 @@ def status(config: ConfigOption = None, database: DatabaseOption = None, json: J
 
     from gs_backup_assets.cli.wal_show import show_state, state_document
     from gs_backup_assets.postgres.connection import target_from_environment
-    from gs_backup_assets.recovery.wal_state import wal_state
-    from gs_backup_assets.recovery.wal_stream import require_configured
+    from gs_backup_assets.recovery.wal.state import wal_state
+    from gs_backup_assets.recovery.wal.stream import require_configured
 
     settings, store = _settings_and_store(config, database)
     require_configured(settings)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gs_backup_assets.config_sections import Wal
-    from gs_backup_assets.recovery.wal_state import ClusterState, ServerState, WalState
+    from gs_backup_assets.recovery.wal.state import ClusterState, ServerState, WalState
 
 
 def state_document(state: WalState, wal: Wal) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Plans that put the pieces together: take, check, prove and restore a backup."""
+"""Plans that put the pieces together, one folder for each thing that is done with backups."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from gs_backup_assets.catalogue.catalogue import Catalogue, PhysicalCatalogue
 from gs_backup_assets.catalogue.cost_report import StoreContents, build_report
@@ -11,8 +10,7 @@ from gs_backup_assets.catalogue.costs import CostReport
 from gs_backup_assets.catalogue.forecast import Rules
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.config_sections import LocalStoreConfig, S3StoreConfig
-from gs_backup_assets.errors import ConfigError
-from gs_backup_assets.recovery.bucket_rules import ARCHIVED_ABOVE_BYTES, ARCHIVES, moves
+from gs_backup_assets.recovery.doctor.bucket_rules import ARCHIVED_ABOVE_BYTES, ARCHIVES, moves
 from gs_backup_assets.vault.opening import Vault, Which
 from gs_backup_assets.vault.store import Store
 
@@ -30,25 +28,6 @@ def cost_report(settings: DatabaseSettings, vault: Vault, now: datetime) -> Cost
         zone=settings.zone,
         now=now,
     )
-
-
-def month_of(moment: datetime, zone: ZoneInfo) -> str:
-    """The month's partition key of a moment, its first day, in the configured time zone."""
-    return moment.astimezone(zone).date().replace(day=1).isoformat()
-
-
-def require_this_month(partition: str, now: datetime, zone: ZoneInfo) -> None:
-    """A partition never lies: a store can be listed only as it is now.
-
-    Raises ConfigError: `PARTITION_NOT_THIS_MONTH`.
-    """
-    this_month = month_of(now, zone)
-    if partition != this_month:
-        raise ConfigError(
-            "PARTITION_NOT_THIS_MONTH",
-            f"A report made now belongs to {this_month} ({zone.key}), not to {partition}.",
-            f"Run the partition {this_month}: what rested in another month cannot be listed any more.",
-        )
 
 
 def _contents(settings: DatabaseSettings, which: Which, store: Store) -> StoreContents:

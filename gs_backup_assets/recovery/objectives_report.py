@@ -24,7 +24,7 @@ from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
-from gs_backup_assets.recovery.wal_survey import current_cluster, survey_archive
+from gs_backup_assets.recovery.wal.survey import current_cluster, survey_archive
 from gs_backup_assets.vault.store import Store
 
 CRITICAL_SECONDS = "critical_seconds"

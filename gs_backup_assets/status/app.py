@@ -19,9 +19,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.config import BackupConfig
 from gs_backup_assets.errors import BackupError, ConfigError
-from gs_backup_assets.recovery.take import partition_of
 from gs_backup_assets.status.access import COOKIE, LOOPBACK_HOSTS, SESSION_SECONDS, Access
 from gs_backup_assets.status.dagster_api import DagsterApi, UnderWay
 from gs_backup_assets.status.flight import SingleFlight, in_thread
@@ -142,7 +142,7 @@ class StatusApp:
         except ConfigError as error:
             return _error(400, f"{error.message} Add ?database=NAME.")
         job = daily_job_name(settings.name)
-        partition = partition_of(datetime.now(timezone.utc), settings.zone)
+        partition = DAY.of(datetime.now(timezone.utc), settings.zone)
         api = self._dagster.api
         try:
             async with self._starting:  # of two who ask at once, one must see the other's run

@@ -9,12 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gs_backup_assets.alerts.message import duration_text, time_text
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.status.charts import by_day, last_days, line_chart, verdict_chart
 from gs_backup_assets.status.document import DatabaseStatus
 from gs_backup_assets.status.snapshot import Detail, Snapshot
-from gs_backup_assets.words import counted
+from gs_backup_assets.words import counted, duration_text, time_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -14,13 +14,13 @@ from gs_backup_assets.alerts.message import (
     Message,
     Problem,
     Severity,
-    duration_text,
     event_message,
     problem_message,
     recovered_message,
     reminder_message,
     shorten,
 )
+from gs_backup_assets.words import duration_text
 
 SINCE = datetime(2026, 11, 22, 8, 0, tzinfo=timezone.utc)
 

@@ -15,7 +15,7 @@ from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.catalogue.drills import drill_of, staging_test_of
 from gs_backup_assets_tests.chain import settings_in
-from gs_backup_assets_tests.recovery.shelves import NOW, fill
+from gs_backup_assets_tests.recovery.retention.shelves import NOW, fill
 
 STAGING = {"url_env": "STAGING_URL"}
 DAY = timedelta(days=1)

@@ -19,7 +19,7 @@ from gs_backup_assets_tests.catalogue.drills import drill_of
 from gs_backup_assets_tests.catalogue.physical import made_up_base, shelve_base
 from gs_backup_assets_tests.catalogue.wal import SYSTEM, put_segments
 from gs_backup_assets_tests.chain import settings_in
-from gs_backup_assets_tests.recovery.shelves import NOW, fill, taken
+from gs_backup_assets_tests.recovery.retention.shelves import NOW, fill, taken
 
 
 @pytest.fixture

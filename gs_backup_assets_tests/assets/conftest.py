@@ -12,11 +12,11 @@ import pytest
 from dagster._core.storage.defs_state.base import DefsStateStorage
 
 from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.config import BackupConfig, DatabaseSettings, load_config
 from gs_backup_assets.factory import build_definitions
 from gs_backup_assets.postgres.cluster import Cluster
 from gs_backup_assets.postgres.connection import Target, connect
-from gs_backup_assets.recovery.take import partition_of
 from gs_backup_assets.sample.generate import load_sample
 from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets_tests.conftest import fresh_database
@@ -52,7 +52,7 @@ class Project:
 
     @property
     def today(self) -> str:
-        return partition_of(datetime.now(timezone.utc), self.settings.zone)
+        return DAY.of(datetime.now(timezone.utc), self.settings.zone)
 
     @property
     def catalogue(self) -> Catalogue:

@@ -12,10 +12,10 @@ import pytest
 
 from gs_backup_assets.catalogue.audit import AuditLog
 from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
+from gs_backup_assets.catalogue.periods import WEEK
 from gs_backup_assets.config import BackupConfig, DatabaseSettings, load_config
 from gs_backup_assets.factory import build_definitions
-from gs_backup_assets.recovery.base_backup import week_of
-from gs_backup_assets.schedules_physical import plan_base_backup
+from gs_backup_assets.schedules import plan_run
 from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets_tests.assets.test_daily_job import evaluations, failure_text, key
 from gs_backup_assets_tests.cli.test_main import call
@@ -56,7 +56,7 @@ def run(
     folder: Path, instance: dg.DagsterInstance, *, full: bool, week: str | None = None
 ) -> dg.ExecuteInProcessResult:
     job = build_definitions(configured(folder), retry=None).resolve_job_def(JOB)
-    week = week or week_of(datetime.now(timezone.utc), settings_of(folder).zone)
+    week = week or WEEK.of(datetime.now(timezone.utc), settings_of(folder).zone)
     config = {"ops": {"studio__base_backup": {"config": {"full": full}}}}
     return job.execute_in_process(partition_key=week, instance=instance, raise_on_error=False, run_config=config)
 
@@ -108,7 +108,7 @@ def test_the_graph(folder: Path) -> None:
     weeks = node.partitions_def
     assert isinstance(weeks, dg.WeeklyPartitionsDefinition) and weeks.timezone == "America/Chicago"
     now = datetime.now(timezone.utc)
-    assert weeks.get_last_partition_key() == week_of(now, settings_of(folder).zone), "keys as the backups have them"
+    assert weeks.get_last_partition_key() == WEEK.of(now, settings_of(folder).zone), "keys as the backups have them"
     assert weeks.get_first_partition_key() == "2025-12-28", "the week of the first day"
     for check in graph.asset_check_keys:
         if check.asset_key == node.key:
@@ -132,7 +132,7 @@ def test_the_schedules(folder: Path) -> None:
             dg.build_schedule_context(instance, scheduled_execution_time=now, repository_def=repository) as context,
         ):
             (request,) = schedule.evaluate_tick(context).run_requests or ()
-        assert request.partition_key == week_of(now, settings_of(folder).zone)
+        assert request.partition_key == WEEK.of(now, settings_of(folder).zone)
         assert request.run_config == {"ops": {"studio__base_backup": {"config": {"full": wanted}}}}
     never = CONFIG.replace("{chain_length: 3}", "{incremental: never}")
     (folder / "backup.yaml").write_text(never, encoding="utf-8")
@@ -151,7 +151,7 @@ def test_the_schedules(folder: Path) -> None:
 )
 def test_a_tick_asks_for_its_own_week(folder: Path, scheduled: str, now: str, expected: str | None) -> None:
     tick, moment = (datetime.fromisoformat(text).replace(tzinfo=timezone.utc) for text in (scheduled, now))
-    planned = plan_base_backup(settings_of(folder), tick, moment, config={})
+    planned = plan_run(settings_of(folder), WEEK, tick, moment, kind="base-backup")
     if expected is None:
         assert isinstance(planned, dg.SkipReason) and "PARTITION_NOT_THIS_WEEK" in str(planned.skip_message)
     else:

@@ -8,10 +8,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from gs_backup_assets.catalogue.periods import MONTH
 from gs_backup_assets.config import BackupConfig, load_config
 from gs_backup_assets.factory import build_definitions
-from gs_backup_assets.recovery.costing import month_of
-from gs_backup_assets.schedules import plan_cost_run
+from gs_backup_assets.schedules import plan_run
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.assets.test_daily_job import evaluations, failure_text
 from gs_backup_assets_tests.recovery.test_costing import bytes_below, put_backup
@@ -43,7 +43,7 @@ def config_of(folder: Path) -> BackupConfig:
 def run(folder: Path, instance: dg.DagsterInstance, month: str | None = None) -> dg.ExecuteInProcessResult:
     """The monthly job in this process, as the schedule's run would do it."""
     config = config_of(folder)
-    month = month or month_of(datetime.now(timezone.utc), config.database().zone)
+    month = month or MONTH.of(datetime.now(timezone.utc), config.database().zone)
     job = build_definitions(config, retry=None).resolve_job_def("shop_cost_report")
     return job.execute_in_process(partition_key=month, instance=instance, raise_on_error=False)
 
@@ -84,8 +84,8 @@ def test_what_retention_saves_is_a_number(folder: Path, instance: dg.DagsterInst
 
 def test_another_month_is_refused(folder: Path, instance: dg.DagsterInstance) -> None:
     zone = config_of(folder).database().zone
-    first = datetime.fromisoformat(month_of(datetime.now(timezone.utc), zone)).replace(tzinfo=zone)
-    before = month_of(first - timedelta(days=1), zone)
+    first = datetime.fromisoformat(MONTH.of(datetime.now(timezone.utc), zone)).replace(tzinfo=zone)
+    before = MONTH.of(first - timedelta(days=1), zone)
     result = run(folder, instance, before)
     assert not result.success and "PARTITION_NOT_THIS_MONTH" in failure_text(result)
     assert instance.get_materialized_partitions(KEY) == set()
@@ -167,7 +167,7 @@ def test_without_a_budget_there_is_no_check(folder: Path, instance: dg.DagsterIn
 )
 def test_a_tick_asks_for_the_month_in_which_it_runs(folder: Path, scheduled: str, now: str, month: str | None) -> None:
     moments = [datetime.fromisoformat(text).replace(tzinfo=timezone.utc) for text in (scheduled, now)]
-    planned = plan_cost_run(config_of(folder).database(), *moments)
+    planned = plan_run(config_of(folder).database(), MONTH, *moments, kind="costs")
     if month is None:
         assert isinstance(planned, dg.SkipReason) and "PARTITION_NOT_THIS_MONTH" in str(planned.skip_message)
     else:
@@ -185,4 +185,4 @@ def test_the_schedule_runs_on_the_first_of_the_month(folder: Path, instance: dg.
         repository_def=repository,
     ) as context:
         (request,) = schedule.evaluate_tick(context).run_requests or ()
-    assert request.partition_key == month_of(datetime.now(timezone.utc), config_of(folder).database().zone)
+    assert request.partition_key == MONTH.of(datetime.now(timezone.utc), config_of(folder).database().zone)

@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.config import load_config
 from gs_backup_assets.factory import build_definitions
 from gs_backup_assets.schedules import plan_run
@@ -140,7 +141,7 @@ def test_a_tick_asks_for_the_day_on_which_it_runs(
 ) -> None:
     settings = load_config(config_file).database("one")
     moments = [datetime.fromisoformat(text).replace(tzinfo=timezone.utc) for text in (scheduled, now)]
-    planned = plan_run(settings, *moments)
+    planned = plan_run(settings, DAY, *moments, kind="daily")
     if expected is None:
         assert isinstance(planned, dg.SkipReason) and "PARTITION_NOT_TODAY" in str(planned.skip_message)
     else:

@@ -7,8 +7,8 @@ import pytest
 
 from gs_backup_assets.config import load_config
 from gs_backup_assets.factory import build_definitions
-from gs_backup_assets.schedules import disaster_job_name
-from gs_backup_assets_tests.recovery.disaster_site import Disaster, disaster
+from gs_backup_assets.words import disaster_job_name
+from gs_backup_assets_tests.recovery.disaster.disaster_site import Disaster, disaster
 
 TEN = [(number,) for number in range(1, 11)]
 

@@ -19,7 +19,7 @@ from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.alerts.receiver import Receiver
 from gs_backup_assets_tests.assets.conftest import ALERTS_VARIABLE
 from gs_backup_assets_tests.chain import settings_in
-from gs_backup_assets_tests.recovery.shelves import NOW, shelve
+from gs_backup_assets_tests.recovery.retention.shelves import NOW, shelve
 
 DAY = timedelta(days=1)
 KEY = dg.AssetKey(["shop", "objectives"])

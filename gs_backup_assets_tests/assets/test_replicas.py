@@ -10,7 +10,7 @@ import pytest
 
 from gs_backup_assets.config import BackupConfig, load_config
 from gs_backup_assets.factory import build_definitions
-from gs_backup_assets.recovery.replica_limits import CHECK
+from gs_backup_assets.recovery.replicas.limits import CHECK
 from gs_backup_assets_tests.production import Production, production
 
 KEY = dg.AssetKey(["studio", "replica_status"])

@@ -12,7 +12,7 @@ from gs_backup_assets.factory import build_definitions
 from gs_backup_assets.vault.opening import open_vault
 from gs_backup_assets_tests.assets.conftest import Project
 from gs_backup_assets_tests.catalogue.manifests import made_up
-from gs_backup_assets_tests.recovery.shelves import fill, shelve, taken
+from gs_backup_assets_tests.recovery.retention.shelves import fill, shelve, taken
 
 RETENTION = dg.AssetKey(["studio", "retention"])
 ONE_DAY = "{daily: 1, weekly: 0, monthly: 0, keep_proven: 1}"

@@ -11,7 +11,7 @@ import pytest
 
 from gs_backup_assets.alerts.notify import NotAccepted
 from gs_backup_assets.catalogue.catalogue import Catalogue
-from gs_backup_assets.schedules import JOB_NAMES
+from gs_backup_assets.schedules import job_names
 from gs_backup_assets.sensors import build_staleness_sensor
 from gs_backup_assets_tests.alerts.receiver import Receiver
 from gs_backup_assets_tests.assets.conftest import ALERTS_VARIABLE, Project
@@ -231,7 +231,7 @@ def test_the_sensors_know_every_check_and_every_job(
         retention="{}",
     )
     definitions = project.definitions()
-    ours = {job_name("studio") for job_name in JOB_NAMES}
+    ours = set(job_names("studio"))
     jobs = {job.name for job in definitions.get_repository_def().get_all_jobs()}
     assert {name for name in jobs if not name.startswith("__ASSET_JOB")} == ours
     keys = definitions.resolve_asset_graph().asset_check_keys

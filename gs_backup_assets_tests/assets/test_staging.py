@@ -10,15 +10,15 @@ import dagster as dg
 import pytest
 
 from gs_backup_assets.alerts.staging import staging_message, told
+from gs_backup_assets.catalogue.periods import MONTH
 from gs_backup_assets.catalogue.staging_tests import read_staging_tests
 from gs_backup_assets.postgres.cluster import Cluster
-from gs_backup_assets.recovery.costing import month_of
-from gs_backup_assets.schedules_staging import plan_staging_test
+from gs_backup_assets.schedules import plan_run
 from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets_tests.alerts.receiver import Receiver
 from gs_backup_assets_tests.assets.conftest import ALERTS_VARIABLE, Project
 from gs_backup_assets_tests.chain import chain_in
-from gs_backup_assets_tests.recovery.staging_site import URL_VARIABLE, Application, Site, application
+from gs_backup_assets_tests.recovery.staging.staging_site import URL_VARIABLE, Application, Site, application
 
 CHECKS = {
     "staging_stopped", "staging_restored", "staging_started", "staging_healthy", "rto_met", "message_accepted",
@@ -48,7 +48,7 @@ def site(
 
 def run(project: Project, instance: dg.DagsterInstance, partition: str | None = None) -> dg.ExecuteInProcessResult:
     job = project.definitions().resolve_job_def("studio_monthly_restore_test")
-    month = partition or month_of(datetime.now(timezone.utc), project.settings.zone)
+    month = partition or MONTH.of(datetime.now(timezone.utc), project.settings.zone)
     return job.execute_in_process(partition_key=month, instance=instance, raise_on_error=False)
 
 
@@ -86,9 +86,11 @@ def test_another_month_is_refused(project: Project, site: Site, instance: dg.Dag
 
 def test_a_tick_of_another_month_is_skipped(project: Project, site: Site) -> None:
     scheduled = datetime(2026, 11, 1, 4, tzinfo=timezone.utc)
-    late = plan_staging_test(project.settings, scheduled, datetime(2026, 12, 2, tzinfo=timezone.utc))
+    late = plan_run(project.settings, MONTH, scheduled, datetime(2026, 12, 2, tzinfo=timezone.utc), kind="staging")
     assert isinstance(late, dg.SkipReason)
-    planned = plan_staging_test(project.settings, scheduled, datetime(2026, 11, 1, 4, 1, tzinfo=timezone.utc))
+    planned = plan_run(
+        project.settings, MONTH, scheduled, datetime(2026, 11, 1, 4, 1, tzinfo=timezone.utc), kind="staging"
+    )
     assert isinstance(planned, dg.RunRequest) and planned.partition_key == "2026-11-01"
     schedule = project.definitions().resolve_schedule_def("studio_monthly_restore_test_schedule")
     assert schedule.cron_schedule == "0 4 * * 0#1"

@@ -13,13 +13,12 @@ import pytest
 from gs_backup_assets.assets.drills import coverage_map
 from gs_backup_assets.assets.wal import build_wal_sensor
 from gs_backup_assets.catalogue.drills import read_drills
+from gs_backup_assets.catalogue.periods import DAY, WEEK
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import load_config
 from gs_backup_assets.factory import build_definitions
-from gs_backup_assets.recovery.base_backup import week_of
-from gs_backup_assets.recovery.take import partition_of
 from gs_backup_assets.resources import VaultResource
-from gs_backup_assets.schedules_drills import plan_drill
+from gs_backup_assets.schedules import plan_run
 from gs_backup_assets_tests.archived import Site, site
 
 KEY = dg.AssetKey(["studio", "wal_archive"])
@@ -59,7 +58,7 @@ def _latest(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> dg.Ass
 
 def test_the_sensor_reports_what_is_archived_and_only_what_is_new(place: Site, instance: dg.DagsterInstance) -> None:
     now = place.now()
-    day = partition_of(now, place.settings.zone)
+    day = DAY.of(now, place.settings.zone)
     first = _tick(place, instance, None, now)
     assert first.cursor and not _latest(instance, KEY, "rpo_met").passed
     assert _latest(instance, KEY, "rpo_met").metadata["status"].value == "not_verified"
@@ -122,7 +121,7 @@ def test_a_gap_starts_a_full_base_backup_once(place: Site, instance: dg.DagsterI
     broken = tick(sound.cursor)
     (request,) = broken.run_requests or ()
     assert base.id in str(request.run_key)
-    assert request.partition_key == week_of(datetime.now(timezone.utc), place.settings.zone)
+    assert request.partition_key == WEEK.of(datetime.now(timezone.utc), place.settings.zone)
     again = tick(None)
     assert [r.run_key for r in again.run_requests or ()] == [request.run_key], "Dagster runs a key once"
     job = definitions.resolve_job_def("studio_base_backup")
@@ -155,7 +154,7 @@ def test_it_can_be_looked_at_by_hand_for_today_only(place: Site, instance: dg.Da
     assets = [asset for asset in _definitions(place).assets or () if isinstance(asset, dg.AssetsDefinition)]
     (asset,) = [asset for asset in assets if asset.keys == {KEY}]
     resources = {"vault": VaultResource()}
-    today = partition_of(datetime.now(timezone.utc), place.settings.zone)
+    today = DAY.of(datetime.now(timezone.utc), place.settings.zone)
     done = dg.materialize([asset], partition_key=today, instance=instance, resources=resources)
     assert done.success and _latest(instance, KEY, "rpo_met").passed
     older = dg.materialize(
@@ -172,7 +171,7 @@ def test_without_the_sections_there_are_no_assets(place: Site, tmp_path: Path) -
 
 def test_jobs_prove_the_base_backup_and_drill(place: Site, instance: dg.DagsterInstance) -> None:
     definitions = _definitions(place)
-    week = week_of(datetime.now(timezone.utc), place.settings.zone)
+    week = WEEK.of(datetime.now(timezone.utc), place.settings.zone)
     job = definitions.resolve_job_def("studio_base_backup")
     done = job.execute_in_process(partition_key=week, instance=instance, raise_on_error=False)
     assert done.success
@@ -207,7 +206,7 @@ def test_a_failed_drill_fails_its_run_and_says_why(place: Site, instance: dg.Dag
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    week = week_of(datetime.now(timezone.utc), place.settings.zone)
+    week = WEEK.of(datetime.now(timezone.utc), place.settings.zone)
     job = _definitions(place).resolve_job_def("studio_pitr_drill")
     done = job.execute_in_process(partition_key=week, instance=instance, raise_on_error=False)
     assert not done.success and instance.get_latest_materialization_event(DRILL) is None
@@ -218,6 +217,6 @@ def test_a_failed_drill_fails_its_run_and_says_why(place: Site, instance: dg.Dag
 
 def test_a_tick_of_another_week_is_skipped(place: Site) -> None:
     now = datetime(2026, 11, 24, 4, tzinfo=timezone.utc)
-    assert isinstance(plan_drill(place.settings, now - timedelta(days=7), now), dg.SkipReason)
-    asked = plan_drill(place.settings, now, now)
+    assert isinstance(plan_run(place.settings, WEEK, now - timedelta(days=7), now, kind="drill"), dg.SkipReason)
+    asked = plan_run(place.settings, WEEK, now, now, kind="drill")
     assert isinstance(asked, dg.RunRequest) and asked.partition_key == "2026-11-22"

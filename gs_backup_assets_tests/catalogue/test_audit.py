@@ -22,7 +22,7 @@ from gs_backup_assets.catalogue.catalogue import Catalogue, proof_id
 from gs_backup_assets.catalogue.manifest import HOLD
 from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.errors import ConfigError, ProgramError, StoreError
-from gs_backup_assets.recovery.breakages_in_audit import AUDIT, AuditBreakage
+from gs_backup_assets.recovery.selftest.breakages_in_audit import AUDIT, AuditBreakage
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.catalogue.audit_logs import BY, checked, found, path_of, proofs, write_lines
 from gs_backup_assets_tests.catalogue.manifests import NOW, made_up, proof_of, put

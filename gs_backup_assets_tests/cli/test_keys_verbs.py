@@ -21,7 +21,7 @@ from gs_backup_assets.cli import keys as keys_verbs
 from gs_backup_assets.errors import BackupError, ExitStatus
 from gs_backup_assets.postgres.cluster import Cluster
 from gs_backup_assets.progress import Progress
-from gs_backup_assets.recovery.offsite import copy_backup
+from gs_backup_assets.recovery.offsite.offsite import copy_backup
 from gs_backup_assets.vault.keys import new_raw_key, raw_key
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.chain import chain_in, execute

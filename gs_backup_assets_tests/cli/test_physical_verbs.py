@@ -21,7 +21,7 @@ from gs_backup_assets.cli.prune import prune
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.catalogue.physical import made_up_base, shelve_base
 from gs_backup_assets_tests.catalogue.wal import archive, log_of, put_segments, segment
-from gs_backup_assets_tests.recovery.shelves import fill, id_of, taken
+from gs_backup_assets_tests.recovery.retention.shelves import fill, id_of, taken
 
 app = typer.Typer()
 for verb in (copy, cost, hold, release, show, prune):

@@ -14,7 +14,7 @@ from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.catalogue.manifests import made_up
 from gs_backup_assets_tests.cli.test_main import call
-from gs_backup_assets_tests.recovery.shelves import fill, finished, id_of, shelve, taken
+from gs_backup_assets_tests.recovery.retention.shelves import fill, finished, id_of, shelve, taken
 
 CONFIG = """
 databases: {shop: {url_env: NO_SUCH_URL}}

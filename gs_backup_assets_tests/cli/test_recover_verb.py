@@ -19,7 +19,7 @@ from gs_backup_assets.catalogue.audit import AuditLog
 from gs_backup_assets.postgres.wal import Lsn
 from gs_backup_assets_tests.processes import open_folder, processes_with, wait_until
 from gs_backup_assets_tests.production import Production
-from gs_backup_assets_tests.recovery.recover_site import Site, site
+from gs_backup_assets_tests.recovery.point_in_time.recover_site import Site, site
 
 ROOT = Path(__file__).parents[2]
 CLI = [sys.executable, "-c", "from gs_backup_assets.cli.main import main; main()"]

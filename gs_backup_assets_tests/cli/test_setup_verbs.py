@@ -20,7 +20,7 @@ from gs_backup_assets.cli import toolchain as toolchain_verb
 from gs_backup_assets.config import load_config
 from gs_backup_assets.errors import BackupError, ExitStatus
 from gs_backup_assets.postgres.connection import Target, connect
-from gs_backup_assets.recovery.doctor import Diagnosis
+from gs_backup_assets.recovery.doctor.doctor import Diagnosis
 
 app = typer.Typer()
 app.command("init")(init_verb.init)

@@ -18,7 +18,7 @@ from gs_backup_assets.sample.generate import load_sample
 from gs_backup_assets.system.programs import run
 from gs_backup_assets_tests.chain import chain_in
 from gs_backup_assets_tests.conftest import fresh_database
-from gs_backup_assets_tests.recovery.staging_site import URL_VARIABLE, Site, application, keep_proof
+from gs_backup_assets_tests.recovery.staging.staging_site import URL_VARIABLE, Site, application, keep_proof
 
 CONFIG = """
 databases: {{shop: {{url_env: NOT_SET}}}}

@@ -19,7 +19,7 @@ from gs_backup_assets.postgres.connection import connect
 from gs_backup_assets.sample.generate import load_sample
 from gs_backup_assets.vault.opening import open_vault
 from gs_backup_assets_tests.production import SUPERUSER, Production
-from gs_backup_assets_tests.recovery.recover_site import Site
+from gs_backup_assets_tests.recovery.point_in_time.recover_site import Site
 
 ROOT = Path(__file__).parents[2]
 NAME = "studio"

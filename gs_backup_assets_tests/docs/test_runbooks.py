@@ -30,7 +30,7 @@ from gs_backup_assets_tests.docs.ground import (
 )
 from gs_backup_assets_tests.processes import open_folder
 from gs_backup_assets_tests.production import Production, production
-from gs_backup_assets_tests.recovery.staging_site import application
+from gs_backup_assets_tests.recovery.staging.staging_site import application
 from gs_backup_assets_tests.s3_server import REGION, S3Server
 
 RUNBOOKS = ROOT / "docs" / "runbooks"

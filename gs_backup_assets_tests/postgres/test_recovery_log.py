@@ -12,8 +12,8 @@ from gs_backup_assets.errors import ProgramError, ProofFailed
 from gs_backup_assets.postgres.recovery_log import RecoveryLog
 from gs_backup_assets.postgres.wal import Lsn
 from gs_backup_assets.postgres.waldump import Commit
-from gs_backup_assets.recovery.recover import Achieved, require_reached
-from gs_backup_assets.recovery.recover_plan import RecoveryPlan
+from gs_backup_assets.recovery.point_in_time.recover import Achieved, require_reached
+from gs_backup_assets.recovery.point_in_time.recover_plan import RecoveryPlan
 
 SIX = datetime(2026, 11, 24, 18, 0, 0, tzinfo=timezone.utc)
 SECOND = timedelta(seconds=1)

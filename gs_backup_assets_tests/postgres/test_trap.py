@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ProgramError
 from gs_backup_assets.postgres.cluster import Cluster, create_database, running_cluster
@@ -18,7 +19,7 @@ from gs_backup_assets.postgres.restore import Origin, RestoreError, restore_sect
 from gs_backup_assets.postgres.snapshot import exported_snapshot
 from gs_backup_assets.postgres.toolchain import ENVIRONMENT_VARIABLE, Toolchain, choose, discover
 from gs_backup_assets.progress import Progress
-from gs_backup_assets.recovery.take import partition_of, take_backup
+from gs_backup_assets.recovery.dumps.take import take_backup
 from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets_tests.postgres.debian import unpacked
 
@@ -121,7 +122,7 @@ def test_a_backup_uses_the_programs_that_fit(
     discover.cache_clear()
     try:
         settings = DatabaseSettings(name="shop", url_env="UNUSED", timezone="UTC", folder=tmp_path)
-        today = partition_of(datetime.now(timezone.utc), settings.zone)
+        today = DAY.of(datetime.now(timezone.utc), settings.zone)
         store = open_store(settings)
         manifest = take_backup(settings, patched_server.target("shop"), store, today, Progress())
     finally:

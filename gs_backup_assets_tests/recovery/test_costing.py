@@ -13,10 +13,11 @@ import pytest
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.costs import CostReport
 from gs_backup_assets.catalogue.manifest import StoredFile
+from gs_backup_assets.catalogue.periods import MONTH
 from gs_backup_assets.catalogue.usage import Age
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.errors import ConfigError, StoreError
-from gs_backup_assets.recovery.costing import cost_report, month_of, require_this_month
+from gs_backup_assets.recovery.costing import cost_report
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets.vault.opening import open_vault
 from gs_backup_assets.vault.store import Store
@@ -116,8 +117,8 @@ def test_a_store_that_cannot_be_read_is_an_error_and_no_zero(tmp_path: Path, s3_
 def test_a_month_is_that_of_the_zone() -> None:
     chicago = ZoneInfo("America/Chicago")
     moment = datetime(2026, 12, 1, 5, 59, tzinfo=timezone.utc)
-    assert month_of(moment, chicago) == "2026-11-01"
-    assert month_of(moment + timedelta(minutes=1), chicago) == "2026-12-01"
-    require_this_month("2026-11-01", moment, chicago)
+    assert MONTH.of(moment, chicago) == "2026-11-01"
+    assert MONTH.of(moment + timedelta(minutes=1), chicago) == "2026-12-01"
+    MONTH.require_current("2026-11-01", moment, chicago)
     with pytest.raises(ConfigError, match="PARTITION_NOT_THIS_MONTH"):
-        require_this_month("2026-12-01", moment, chicago)
+        MONTH.require_current("2026-12-01", moment, chicago)

@@ -24,7 +24,7 @@ from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.catalogue.drills import drill_of, staging_test_of
 from gs_backup_assets_tests.catalogue.manifests import made_up, proof_of, put
 from gs_backup_assets_tests.chain import settings_in
-from gs_backup_assets_tests.recovery.shelves import NOW, shelve, taken
+from gs_backup_assets_tests.recovery.retention.shelves import NOW, shelve, taken
 
 DAY = timedelta(days=1)
 CLASSES = {

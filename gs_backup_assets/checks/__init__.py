@@ -1,1 +1,0 @@
-"""Names and specifications of the asset checks."""

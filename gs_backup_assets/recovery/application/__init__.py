@@ -1,0 +1,1 @@
+"""The application around a database: commands that stop, repoint and start it, and its health."""

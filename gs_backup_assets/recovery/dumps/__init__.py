@@ -1,0 +1,1 @@
+"""Logical backups: taken, restored, and proved by a restore that is compared with production."""

@@ -1,0 +1,1 @@
+"""Recovery to a point in time: planned, carried out, and drilled."""

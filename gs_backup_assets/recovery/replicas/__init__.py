@@ -1,0 +1,1 @@
+"""Streaming standbys: observed, created and promoted."""

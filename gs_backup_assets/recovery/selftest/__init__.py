@@ -1,0 +1,1 @@
+"""Breaks copies of sound backups in every way that is known, and counts what the proof catches."""

@@ -1,0 +1,1 @@
+"""The write-ahead log: streamed, archived, handed out again, watched, and mirrored off-site."""

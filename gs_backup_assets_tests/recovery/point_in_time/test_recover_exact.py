@@ -1,0 +1,87 @@
+"""No committed transaction older than the point that was recovered to is missing, and none behind it is there.
+
+Writers commit while base backups are taken and the log is archived; what they were told of each commit is compared, one
+by one, with what recoveries to the newest point and to random moments bring back.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gs_backup_assets.postgres.connection import Target, connect
+from gs_backup_assets_tests.processes import wait_until
+from gs_backup_assets_tests.recovery.point_in_time.recover_site import Site, ids, site
+
+WRITERS = 3
+
+
+@dataclass
+class Diary:
+    """What clients know: a row's id once its commit was confirmed, and the rows that were begun at all."""
+
+    confirmed: list[int] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def write(self, target: Target, writer: int) -> None:
+        with connect(target, settings={"search_path": "public"}) as connection, connection.cursor() as cursor:
+            number = writer
+            while not self.ended.is_set():
+                cursor.execute("INSERT INTO t VALUES (%s)", (number,))
+                self.confirmed.append(number)
+                number += WRITERS
+
+
+def commit_times(one: Site) -> dict[int, datetime]:
+    found = one.server.sql("SELECT id, pg_xact_commit_timestamp(xmin) FROM t")
+    return {int(str(number)): at for number, at in found if isinstance(at, datetime)}
+
+
+@pytest.mark.parametrize("major", [15, 17], ids=lambda major: f"pg{major}")
+def test_every_commit_up_to_the_point_is_there_and_none_behind(major: int, tmp_path: Path) -> None:
+    with site(tmp_path, major, settings={"track_commit_timestamp": "on", "synchronous_commit": "on"}) as one:
+        diary = Diary()
+        threads = [
+            threading.Thread(target=diary.write, args=(one.server.target(), writer), daemon=True)
+            for writer in range(WRITERS)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            bases = []
+            for _ in range(2):
+                bases.append(one.base_backup())
+                grown = len(diary.confirmed) + 300
+                wait_until(lambda grown=grown: len(diary.confirmed) >= grown, what="the writers go on")
+                one.archive()
+            archived_by = len(diary.confirmed)
+            before_archive = set(diary.confirmed[:archived_by])
+            one.archive()
+        finally:
+            diary.ended.set()
+            for thread in threads:
+                thread.join(timeout=60)
+        times = commit_times(one)
+        assert before_archive <= set(times)
+        with one.recovered("latest") as found:
+            there = set(ids(found))
+            last = found.achieved.at
+            assert last is not None
+            assert before_archive <= there, "commits that were confirmed before the log was archived are missing"
+            assert {number for number, at in times.items() if at <= last} == there
+        plan = one.plan("latest")
+        assert plan.last_commit is not None
+        assert plan.last_commit.at == last
+        chance = random.Random(major)
+        first, span = bases[0].consistent_at, last - bases[0].consistent_at
+        moments = [first + timedelta(seconds=span.total_seconds() * chance.random()) for _ in range(3)]
+        exactly = [at for at in times.values() if first < at < last]
+        for moment in [*moments, chance.choice(sorted(exactly))]:
+            with one.recovered(moment.isoformat()) as found:
+                wanted = {number for number, at in times.items() if at <= moment}
+                assert set(ids(found)) == wanted, moment

@@ -1,0 +1,390 @@
+"""Replicas of real servers: built by the verb, watched, broken one limit at a time, and promoted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gs_backup_assets.catalogue.periods import WEEK
+from gs_backup_assets.catalogue.verdict import CheckResult, Status
+from gs_backup_assets.config import DatabaseSettings, load_config
+from gs_backup_assets.errors import ConfigError
+from gs_backup_assets.postgres.connection import connect, query, target_from_url
+from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.physical.base_backup import take_base_backup
+from gs_backup_assets.recovery.replicas.promote import check_promotion
+from gs_backup_assets.recovery.replicas.replicas import observe_replicas
+from gs_backup_assets.recovery.replicas.source import archive_environment
+from gs_backup_assets.system.account import server_account
+from gs_backup_assets.system.programs import run
+from gs_backup_assets.vault.opening import open_store
+from gs_backup_assets_tests.chain import settings_in
+from gs_backup_assets_tests.conftest import free_port
+from gs_backup_assets_tests.processes import open_folder, processes_with, wait_until
+from gs_backup_assets_tests.production import DATABASE, SUPERUSER, Production, new_folder, production
+from gs_backup_assets_tests.recovery.point_in_time.recover_site import site as recover_site
+
+PASSWORD = "pa:ss'w\\ord 7"
+ROLE = "replicator"
+
+
+@dataclass
+class Site:
+    """A primary, a folder with backup.yaml, and the replica `spare` that the verb builds."""
+
+    primary: Production
+    folder: Path
+    port: int
+    environment: dict[str, str]
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "spare"
+
+    def configure(self, **replica: str) -> None:
+        limits = "".join(f", {key}: {value}" for key, value in replica.items())
+        text = f"databases: {{studio: {{url_env: PRIMARY}}}}\nreplicas: {{spare: {{url_env: SPARE{limits}}}}}\n"
+        (self.folder / "backup.yaml").write_text(text, encoding="utf-8")
+
+    @property
+    def settings(self) -> DatabaseSettings:
+        return load_config(self.folder / "backup.yaml").database()
+
+    def verb(self, *arguments: str, status: int = 0) -> dict[str, Any]:
+        """`gs-backup replica ... --json` in a process of its own."""
+        argv = [
+            sys.executable,
+            "-c",
+            "from gs_backup_assets.cli.main import main; main()",
+            "replica",
+            *arguments,
+            "--json",
+        ]
+        argv += ["--config", str(self.folder / "backup.yaml")]
+        done = subprocess.run(argv, env={**os.environ, **self.environment}, capture_output=True, text=True, check=False)
+        assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+        assert PASSWORD not in done.stdout + done.stderr
+        return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+    def create(self) -> dict[str, Any]:
+        return self.verb("create", "--into", str(self.data), "--port", str(self.port), "--start")
+
+    def spare(self, sql: str) -> list[tuple[Any, ...]]:
+        with connect(target_from_url(self.environment["SPARE_ADMIN"])) as connection:
+            return query(connection, sql)
+
+    def check(self) -> CheckResult:
+        return observe_replicas(self.settings, datetime.now(timezone.utc)).check
+
+    def codes(self) -> set[str]:
+        return {finding.code for finding in self.check().findings}
+
+    def stop_spare(self) -> None:
+        argv = [self.primary.toolchain.program("pg_ctl"), "-D", self.data, "-m", "fast", "-w", "stop"]
+        run(argv, account=server_account(), timeout=60)
+
+
+@pytest.fixture(scope="module", params=[15, 17], ids=lambda major: f"pg{major}")
+def server(request: pytest.FixtureRequest) -> Iterator[Production]:
+    with production(request.param) as server:
+        server.configure(unix_socket_directories=str(server.folder / "s"))
+        server.bench("-i", "-s", "1", "-q").require_success()
+        yield server
+
+
+@pytest.fixture
+def site(server: Production, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """The replication role has a password and the rights of docs/replicas.md, and no others."""
+    with open_folder() as folder:
+        port = free_port()
+        admin = f"postgresql://{SUPERUSER}@127.0.0.1:{port}/{DATABASE}"
+        secret = "pa%3Ass%27w%5Cord%207"
+        environment = {
+            "PRIMARY": f"postgresql://{ROLE}:{secret}@127.0.0.1:{server.port}/{DATABASE}",
+            "SPARE": f"postgresql://{ROLE}:{secret}@127.0.0.1:{port}/{DATABASE}",
+            "SPARE_ADMIN": admin,
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        least_rights(server)
+        made = Site(server, folder, port, environment)
+        made.configure()
+        try:
+            yield made
+        finally:
+            made.stop_spare()
+            for (slot,) in server.sql("SELECT slot_name FROM pg_replication_slots"):
+                wait_until(lambda: not active(server), what="no walsender is left")
+                server.sql(f"SELECT pg_drop_replication_slot('{slot}')")
+
+
+def active(server: Production) -> bool:
+    return bool(server.sql("SELECT 1 FROM pg_replication_slots WHERE active"))
+
+
+def least_rights(server: Production) -> None:
+    """What docs/replicas.md tells to run; and the server asks for the password."""
+    page = (Path(__file__).parents[3] / "docs" / "replicas.md").read_text(encoding="utf-8")
+    statements = page.split("```sql\n", 1)[1].split("```", 1)[0]
+    server.sql(f"DROP OWNED BY {ROLE}" if server.sql(f"SELECT 1 FROM pg_roles WHERE rolname='{ROLE}'") else "SELECT 1")
+    server.sql(f"DROP ROLE IF EXISTS {ROLE}")
+    quoted = PASSWORD.replace("'", "''")
+    for statement in statements.replace("'...'", f"'{quoted}'").split(";"):
+        if statement.strip():
+            server.sql(statement)
+    hba = server.data / "pg_hba.conf"
+    line = f"host all,replication {ROLE} 127.0.0.1/32 scram-sha-256\n"
+    if line not in (text := hba.read_text(encoding="utf-8")):
+        hba.write_text(line + text, encoding="utf-8")
+        server.sql("SELECT pg_reload_conf()")
+
+
+def test_a_standby_is_built_and_follows(site: Site) -> None:
+    made = site.create()
+    assert (made["name"], made["slot"], made["started"]) == ("spare", "spare", True)
+    assert any("max_slot_wal_keep_size" in warning for warning in made["warnings"])
+    site.primary.sql("CREATE TABLE seen (n int)")
+    site.primary.sql("INSERT INTO seen VALUES (42)")
+    wait_until(lambda: site.spare("SELECT to_regclass('public.seen') IS NOT NULL")[0][0], what="the table")
+    wait_until(lambda: site.spare("SELECT n FROM public.seen") == [(42,)], what="the row")
+    site.primary.sql("DROP TABLE seen")
+    settings = dict(site.spare("SELECT name, setting FROM pg_settings WHERE name ~ 'primary|hot_standby$|timeline'"))
+    assert settings["primary_slot_name"] == "spare" and settings["recovery_target_timeline"] == "latest"
+    assert PASSWORD not in settings["primary_conninfo"] and "password" not in settings["primary_conninfo"]
+    assert "application_name='spare'" in settings["primary_conninfo"]
+    for path in site.data.rglob("*.conf"):
+        assert "word 7" not in path.read_text(encoding="utf-8", errors="replace")
+    assert not (site.data / "recovery.conf").exists() and (site.data / "standby.signal").exists()
+    passfile = site.folder / "spare.pgpass"
+    assert (passfile.stat().st_mode & 0o777, passfile.stat().st_uid) == (0o600, server_account().uid)
+    assert not [line for _, line in processes_with("word 7")]
+
+    status = site.verb("status")
+    (replica,) = status["replicas"]
+    assert status["check"]["status"] == "passed"
+    assert replica["state"]["receiver"] == "streaming" and replica["sender"]["state"] == "streaming"
+    assert (replica["lag_bytes"], replica["state"]["timeline"]) == (0, 1)
+    assert replica["state"]["system_identifier"] == status["primary"]["system_identifier"]
+
+
+def test_a_name_or_a_folder_that_is_taken_is_refused_and_left_alone(site: Site) -> None:
+    site.primary.sql("SELECT pg_create_physical_replication_slot('spare', true)")
+    answer = site.verb("create", "--into", str(site.data), status=2)
+    assert answer["error"]["code"] == "SLOT_EXISTS"
+    assert site.primary.sql("SELECT slot_name FROM pg_replication_slots") == [("spare",)]
+    assert not site.data.exists() and not list(site.folder.glob("spare*"))
+    site.data.mkdir()
+    (site.data / "precious").write_text("mine")
+    answer = site.verb("create", "--into", str(site.data), "--name", "other", status=2)
+    assert answer["error"]["code"] == "INTO_NOT_EMPTY"
+    assert (site.data / "precious").read_text() == "mine"
+
+
+def test_after_a_failure_neither_slot_nor_files_stay(site: Site) -> None:
+    """Its port is taken: pg_basebackup is through, and the server does not start."""
+    answer = site.verb("create", "--into", str(site.data), "--port", str(site.primary.port), "--start", status=4)
+    assert answer["error"]["code"] == "SERVER_NOT_STARTED"
+    assert site.primary.sql("SELECT count(*) FROM pg_replication_slots") == [(0,)]
+    assert not list(site.folder.glob("spare*"))
+
+
+def test_paused_replay_is_behind_in_time_and_in_bytes(site: Site) -> None:
+    site.create()
+    site.configure(max_lag="1s", max_lag_bytes="64k")
+    wait_until(lambda: site.check().status is Status.PASSED, what="the replica is in its limits")
+    site.spare("SELECT pg_wal_replay_pause()")
+    assert site.check().status is Status.PASSED  # nothing was written: an idle primary is no lag
+    site.primary.sql("CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 1000)")
+    wait_until(lambda: site.codes() == {"REPLICA_LAG", "REPLICA_LAG_BYTES"}, what="both limits are broken")
+    finding = next(f for f in site.check().findings if f.code == "REPLICA_LAG")
+    assert "spare" in finding.message and "max_lag" in finding.message and "paused" in finding.hint
+    assert site.verb("status", status=1)["check"]["status"] == "failed"
+    site.spare("SELECT pg_wal_replay_resume()")
+    wait_until(lambda: site.check().status is Status.PASSED, what="it has caught up")
+    site.primary.sql("DROP TABLE big")
+
+
+def test_a_stopped_standby_is_down_and_its_slot_retains(site: Site) -> None:
+    site.create()
+    site.stop_spare()
+    site.configure(max_retained="1M")
+    wait_until(lambda: site.codes() == {"REPLICA_DOWN"}, what="the replica is down")
+    site.primary.sql("CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 3000)")
+    assert site.codes() == {"REPLICA_DOWN", "SLOT_RETAINS"}
+    finding = next(f for f in site.check().findings if f.code == "SLOT_RETAINS")
+    assert "spare" in finding.message and "not in use" in finding.message and "max_retained" in finding.message
+    site.primary.sql("DROP TABLE big")
+
+
+def test_a_slot_of_nobody_is_told_as_well(site: Site) -> None:
+    site.create()
+    site.configure(max_retained="1M")
+    site.primary.sql("CHECKPOINT")  # from here on the slot retains
+    site.primary.sql("SELECT pg_create_physical_replication_slot('forgotten', true)")
+    assert site.check().status is Status.PASSED
+    site.primary.sql("CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 3000)")
+    wait_until(lambda: site.codes() == {"SLOT_RETAINS"}, what="only the forgotten slot retains")
+    assert "forgotten" in site.check().summary
+    site.primary.sql("DROP TABLE big")
+
+
+def test_what_cannot_be_asked_is_not_verified(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.create()
+    wait_until(lambda: site.check().status is Status.PASSED, what="all is well")
+    site.primary.sql(f"REVOKE pg_monitor FROM {ROLE}")
+    wait_until(lambda: site.codes() == {"RIGHTS_MISSING"}, what="the rights are gone on both")
+    assert site.check().status is Status.NOT_VERIFIED
+    assert site.verb("status", status=3)["check"]["status"] == "not_verified"
+    site.primary.sql(f"GRANT pg_monitor TO {ROLE}")
+    wait_until(lambda: site.check().status is Status.PASSED, what="all is well again")
+    monkeypatch.setenv("SPARE", f"postgresql://nobody_at_all@127.0.0.1:{free_port()}/x")
+    check = site.check()  # the primary still sends to it: only the address is wrong
+    assert (check.status, {f.code for f in check.findings}) == (Status.NOT_VERIFIED, {"REPLICA_UNREACHABLE"})
+
+
+def test_another_cluster_is_no_replica(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    with production(site.primary.toolchain.release.major) as other, other.standby() as standby:
+        monkeypatch.setenv("SPARE", standby.url)
+        assert "REPLICA_FOREIGN" in site.codes()
+        monkeypatch.setenv("SPARE", other.url)
+        assert "REPLICA_PROMOTED" in site.codes()
+
+
+@pytest.mark.parametrize("major", [15, 17], ids=lambda major: f"pg{major}")
+def test_promotion_only_when_the_primary_is_gone(major: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with production(major) as server, open_folder() as folder:
+        server.configure(unix_socket_directories=str(server.folder / "s"))
+        server.bench("-i", "-s", "1", "-q").require_success()
+        least_rights(server)
+        port = free_port()
+        secret = "pa%3Ass%27w%5Cord%207"
+        environment = {
+            "PRIMARY": f"postgresql://{ROLE}:{secret}@127.0.0.1:{server.port}/{DATABASE}",
+            "SPARE": f"postgresql://{ROLE}:{secret}@127.0.0.1:{port}/{DATABASE}",
+            "SPARE_ADMIN": f"postgresql://{SUPERUSER}@127.0.0.1:{port}/{DATABASE}",
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        site = Site(server, folder, port, environment)
+        site.configure()
+        try:
+            site.create()
+            answer = site.verb("promote", "spare", status=1)
+            assert answer["error"]["code"] == "PRIMARY_ALIVE"
+            assert site.spare("SELECT pg_is_in_recovery()") == [(True,)]
+            server.sql("CREATE TABLE last (n int)")
+            server.sql("INSERT INTO last VALUES (7)")
+            wait_until(lambda: site.spare("SELECT to_regclass('public.last') IS NOT NULL")[0][0], what="the last row")
+            wait_until(lambda: site.spare("SELECT n FROM public.last") == [(7,)], what="the last row")
+            server.kill()
+            answer = site.verb("promote", "spare")
+            assert (answer["timeline"], answer["forced"]) == (2, False)
+            assert {check["name"]: check["status"] for check in answer["checks"]} == {
+                "primary_gone": "passed",
+                "caught_up": "not_verified",
+                "archive_replayed": "passed",
+            }
+            assert any("pg_rewind" in step for step in answer["next"])
+            assert site.spare("SELECT pg_is_in_recovery()") == [(False,)]
+            assert site.spare("SELECT n FROM public.last") == [(7,)]
+            site.spare("CREATE TABLE public.on_its_own (n int)")
+            assert site.verb("promote", "spare", status=2)["error"]["code"] == "NO_STANDBY"
+        finally:
+            site.stop_spare()
+
+
+def test_from_a_base_backup_of_the_store_it_follows_as_well(server: Production, site: Site) -> None:
+    """The files come from the store, tablespaces included; the primary only sends what was written since."""
+    space = new_folder(server)
+    server.sql(f"CREATE TABLESPACE fast LOCATION '{space}'")
+    server.sql("CREATE TABLE placed TABLESPACE fast AS SELECT 1 AS n")
+    try:
+        text = (site.folder / "backup.yaml").read_text(encoding="utf-8") + "wal: {}\nphysical: {}\n"
+        (site.folder / "backup.yaml").write_text(text, encoding="utf-8")
+        settings = site.settings
+        week = WEEK.of(datetime.now(timezone.utc), settings.zone)
+        take_base_backup(settings, server.target("postgres"), open_store(settings), week, Progress(), full=True)
+        server.sql("INSERT INTO placed VALUES (2)")
+        made = site.verb(
+            "create", "--into", str(site.data), "--port", str(site.port), "--from-backup", "latest", "--start"
+        )
+        assert made["started"]
+        wait_until(lambda: site.spare("SELECT count(*) FROM public.placed") == [(2,)], what="the row behind the backup")
+        (command,) = site.spare("SELECT current_setting('restore_command')")[0]
+        assert "wal fetch" in command and "%f %p" in command and str(site.folder / "backup.yaml") in command
+        link = next((site.data / "pg_tblspc").iterdir())
+        assert link.resolve().is_relative_to(site.folder / "spare.tablespaces")
+        server.sql("INSERT INTO placed VALUES (3)")
+        wait_until(lambda: site.spare("SELECT count(*) FROM public.placed") == [(3,)], what="what is written now")
+    finally:
+        site.stop_spare()
+        server.sql("DROP TABLE placed")
+        server.sql("DROP TABLESPACE fast")
+
+
+def test_from_a_base_backup_only_with_an_archive(site: Site) -> None:
+    answer = site.verb("create", "--into", str(site.data), "--from-backup", "latest", status=2)
+    assert answer["error"]["code"] == "NO_ARCHIVE"
+    assert not site.data.exists() and not site.primary.sql("SELECT 1 FROM pg_replication_slots")
+
+
+def test_log_that_is_only_in_the_archive_speaks_against_a_promotion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        recover_site(tmp_path, wal={}, replicas={"spare": {"url_env": "SPARE"}}) as place,
+        place.server.standby() as standby,
+    ):
+        monkeypatch.setenv("TEST_DATABASE_URL", place.server.url)
+        monkeypatch.setenv("SPARE", standby.url)
+
+        def statuses() -> dict[str, str]:
+            checked = check_promotion(place.settings, place.vault, "spare")
+            return {check.name: check.status.value for check in checked.checks}
+
+        place.archive()
+        caught_up = {"primary_gone": "failed", "caught_up": "passed", "archive_replayed": "passed"}
+        wait_until(lambda: statuses() == caught_up, what="the standby has all, and the primary is there")
+        standby.sql("ALTER SYSTEM SET primary_conninfo = ''")
+        standby.sql("SELECT pg_reload_conf()")
+        wait_until(lambda: not standby.sql("SELECT 1 FROM pg_stat_wal_receiver"), what="it is cut off")
+        place.server.sql("INSERT INTO t SELECT generate_series(1, 20000)")
+        place.archive()
+        assert statuses() == {"primary_gone": "failed", "caught_up": "failed", "archive_replayed": "failed"}
+        place.server.kill()
+        checked = check_promotion(place.settings, place.vault, "spare")
+        (against,) = checked.against
+        assert against.findings[0].code == "BEHIND_ARCHIVE" and "no restore_command" in against.summary
+        standby.sql("ALTER SYSTEM SET restore_command = 'false'")
+        standby.sql("SELECT pg_reload_conf()")
+        wait_until(lambda: statuses()["archive_replayed"] == "passed", what="the promotion would bring it in")
+        with pytest.raises(ConfigError, match="REPLICA_UNKNOWN"):
+            check_promotion(place.settings, place.vault, "other")
+
+
+def test_what_another_replica_left_beside_is_left_alone(site: Site) -> None:
+    left = site.folder / "spare.tablespaces" / "16400"
+    left.mkdir(parents=True)
+    answer = site.verb("create", "--into", str(site.data), status=2)
+    assert answer["error"]["code"] == "INTO_NOT_EMPTY"
+    assert left.is_dir() and not site.data.exists()
+    assert not site.primary.sql("SELECT 1 FROM pg_replication_slots")
+
+
+def test_a_server_gets_only_what_its_restore_command_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KEY", "OLD_KEY", "AWS_PROFILE", "STORE_KEY", "STORE_SECRET", "DATABASE_URL"):
+        monkeypatch.setenv(name, "x")
+    raw = {"kind": "raw-aes-256", "key_env": "KEY", "previous": [{"kind": "raw-aes-256", "key_env": "OLD_KEY"}]}
+    assert set(archive_environment(settings_in(tmp_path, encryption=raw))) == {"KEY", "OLD_KEY"}
+    bucket = {"kind": "s3", "bucket": "bbb", "access_key_env": "STORE_KEY", "secret_key_env": "STORE_SECRET"}
+    names = set(archive_environment(settings_in(tmp_path, stores={"primary": bucket})))
+    assert {"STORE_KEY", "STORE_SECRET", "AWS_PROFILE"} <= names and not names & {"DATABASE_URL", "KEY"}
