@@ -95,3 +95,15 @@ def from_check(asset: dg.AssetKey, check: CheckResult, *, blocking: bool) -> dg.
             "\n".join(f"- **{f.code}** {f.message.rstrip('.')}. {f.hint}" for f in check.findings)
         )
     return check_result(asset, check.name, check.status, blocking=blocking, metadata=metadata)
+
+
+def evaluated(asset: dg.AssetKey, check: CheckResult, *, blocking: bool) -> dg.AssetCheckEvaluation:
+    """The same as an event, for a sensor that reports without a run."""
+    result = from_check(asset, check, blocking=blocking)
+    return dg.AssetCheckEvaluation(
+        asset_key=asset,
+        check_name=check.name,
+        passed=result.passed,
+        severity=result.severity,
+        metadata=result.metadata,
+    )

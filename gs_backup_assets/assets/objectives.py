@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gs_backup_assets.alerts.staleness import read_dumps
 from gs_backup_assets.assets import metadata as keys
-from gs_backup_assets.assets.common import ListenerFactory, from_check, step
+from gs_backup_assets.assets.common import ListenerFactory, evaluated, from_check, step
 from gs_backup_assets.assets.proof import report_key
 from gs_backup_assets.catalogue.attainment import OBJECTIVES_MET, Attained, ObjectivesReport, objectives_met
 from gs_backup_assets.catalogue.periods import DAY
@@ -141,15 +141,10 @@ def _events(
     settings: DatabaseSettings, report: ObjectivesReport
 ) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     key = objectives_key(settings)
-    result = from_check(key, objectives_met(report), blocking=False)
-    evaluation = dg.AssetCheckEvaluation(
-        asset_key=key,
-        check_name=OBJECTIVES_MET,
-        passed=result.passed,
-        severity=result.severity,
-        metadata=result.metadata,
-    )
-    return [dg.AssetMaterialization(key, metadata=_metadata(report)), evaluation]
+    return [
+        dg.AssetMaterialization(key, metadata=_metadata(report)),
+        evaluated(key, objectives_met(report), blocking=False),
+    ]
 
 
 def _metadata(report: ObjectivesReport) -> dict[str, Any]:

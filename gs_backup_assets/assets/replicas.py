@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from gs_backup_assets.assets import metadata as keys
-from gs_backup_assets.assets.common import ListenerFactory, from_check, step
+from gs_backup_assets.assets.common import ListenerFactory, evaluated, from_check, step
 from gs_backup_assets.assets.logical import source_key
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.recovery.replicas.limits import CHECK, Observation
@@ -68,16 +68,8 @@ def build_replica_sensor(
     def replica_status_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         observed = observe_replicas(settings, clock())
         key = replica_key(settings)
-        result = from_check(key, observed.check, blocking=False)
-        evaluation = dg.AssetCheckEvaluation(
-            asset_key=key,
-            check_name=CHECK,
-            passed=result.passed,
-            severity=result.severity,
-            metadata=result.metadata,
-        )
         materialized = dg.AssetMaterialization(asset_key=key, metadata=_metadata(observed))
-        return dg.SensorResult(asset_events=[materialized, evaluation])
+        return dg.SensorResult(asset_events=[materialized, evaluated(key, observed.check, blocking=False)])
 
     return replica_status_sensor
 

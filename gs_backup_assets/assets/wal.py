@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from gs_backup_assets.assets import metadata as keys
-from gs_backup_assets.assets.common import ListenerFactory, from_check, step
+from gs_backup_assets.assets.common import ListenerFactory, evaluated, from_check, step
 from gs_backup_assets.assets.logical import source_key
 from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.catalogue.verdict import CheckResult
@@ -114,22 +114,12 @@ def build_wal_sensor(
         if surveyed.survey is not None:
             metadata = _metadata(surveyed.survey)
             events.append(dg.AssetMaterialization(wal_key(settings), partition=day, metadata=metadata))
-        events += [_evaluation(settings, check) for check in surveyed.checks]
+        key = wal_key(settings)
+        events += [evaluated(key, check, blocking=check.name != "wal_lag") for check in surveyed.checks]
         request = replacement.plan(surveyed.survey, now) if replacement and surveyed.survey else None
         return dg.SensorResult(run_requests=[request] if request else [], asset_events=events, cursor=state)
 
     return wal_archive_sensor
-
-
-def _evaluation(settings: DatabaseSettings, check: CheckResult) -> dg.AssetCheckEvaluation:
-    result = from_check(wal_key(settings), check, blocking=check.name != "wal_lag")
-    return dg.AssetCheckEvaluation(
-        asset_key=wal_key(settings),
-        check_name=check.name,
-        passed=result.passed,
-        severity=result.severity,
-        metadata=result.metadata,
-    )
 
 
 def _state(day: str, surveyed: Surveyed) -> str:
