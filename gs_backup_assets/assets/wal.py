@@ -12,7 +12,6 @@ from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, evaluated, from_check, step
 from gs_backup_assets.assets.logical import source_key
 from gs_backup_assets.catalogue.periods import DAY
-from gs_backup_assets.catalogue.verdict import CheckResult
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.recovery.wal.checks import CHECKS, Surveyed, not_surveyed, survey_and_judge
