@@ -24,7 +24,7 @@ from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.manifest import NAME, backup_id, encode
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Retention
+from gs_backup_assets.config_backups import Retention
 from gs_backup_assets.recovery.retention.pruning import make_plan
 from gs_backup_assets.recovery.stored.storing import store_files
 from gs_backup_assets.system.workspace import workspace

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic import PrivateAttr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
-from gs_backup_assets.config_sections import Settings
+from gs_backup_assets.config_backups import Logical, Physical, Retention, Verification, Wal
+from gs_backup_assets.config_masking import Anonymise
+from gs_backup_assets.config_recovery import DisasterRecovery, Replica, Staging
+from gs_backup_assets.config_stores import Encryption, Stores
+from gs_backup_assets.config_values import Section, slot_name
+from gs_backup_assets.config_watching import Alerts, Costs, DataClass, default_classes
 from gs_backup_assets.errors import ConfigError
 
 FILE_VARIABLE = "GS_BACKUP_CONFIG"
@@ -20,6 +25,39 @@ FILE_NAME = "backup.yaml"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _KINDS = frozenset({"local", "s3", "raw-aes-256", "aws-kms"})
 _NOT_BY_DATABASE = frozenset({"name", "timezone", "first_partition", "folder", "databases"})
+
+
+class Settings(Section):
+    """Everything that may be set for all databases and overridden for one.
+
+    Without `retention` nothing is ever deleted; without `encryption` backups rest as they are; without `physical` there
+    are no base backups, without `wal` no archive of the write-ahead log: both need a role with REPLICATION.
+    """
+
+    stores: Stores = Stores()
+    encryption: Encryption | None = None
+    logical: Logical = Logical()
+    physical: Physical | None = None
+    wal: Wal | None = None
+    replicas: dict[str, Replica] = {}
+    disaster_recovery: DisasterRecovery | None = None
+    staging: Staging | None = None
+    anonymise: Anonymise | None = None
+    data_classes: dict[str, DataClass] = Field(default_factory=default_classes)
+    retention: Retention | None = None
+    costs: Costs = Costs()
+    alerts: Alerts = Alerts()
+    rules: str = "none"
+    reports: Path = Path("reports")
+    owners: tuple[str, ...] = ("team:database",)
+    verification: Verification = Verification()
+
+    @field_validator("replicas")
+    @classmethod
+    def _named_replicas(cls, value: dict[str, Replica]) -> dict[str, Replica]:
+        for name in value:
+            slot_name(name)
+        return value
 
 
 class DatabaseSettings(Settings):

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.vault.opening import Vault, open_vault
 
 

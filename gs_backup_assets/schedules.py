@@ -9,7 +9,8 @@ import dagster as dg
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.periods import DAY, MONTH, WEEK, Period
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Physical, Staging
+from gs_backup_assets.config_backups import Physical
+from gs_backup_assets.config_recovery import Staging
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.recovery.offsite.offsite import due_for_reading_back
 from gs_backup_assets.recovery.wal.survey import WalSurvey, needs_new_base

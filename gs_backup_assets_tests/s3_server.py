@@ -20,7 +20,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.system.guardian import guardian
 from gs_backup_assets.system.programs import Program
 from gs_backup_assets.vault.opening import open_configured

@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from gs_backup_assets.config import BackupConfig, DatabaseSettings, load_config
-from gs_backup_assets.config_sections import DataClass, Replica, Settings
+from gs_backup_assets.config import BackupConfig, DatabaseSettings, Settings, load_config
+from gs_backup_assets.config_recovery import Replica
+from gs_backup_assets.config_watching import DataClass
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets.vault.opening import open_store

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gs_backup_assets.config import load_config
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.recovery.doctor.bucket import CHECKS
 from gs_backup_assets_tests.iam import ROLES
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from gs_backup_assets.alerts.message import Message, Problem
 from gs_backup_assets.alerts.notify import Notifier
 from gs_backup_assets.alerts.state import AlertState, decide, empty, memory_lost
-from gs_backup_assets.config_sections import Alerts
+from gs_backup_assets.config_watching import Alerts
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.system.threads import Threads
 

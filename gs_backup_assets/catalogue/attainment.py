@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from gs_backup_assets.catalogue.growth import MIN_DAYS, Trend
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, Verdict
-from gs_backup_assets.config_sections import DataClass
+from gs_backup_assets.config_watching import DataClass
 
 OBJECTIVES_MET = "objectives_met"
 RPO_WINDOW = timedelta(days=7)

@@ -22,7 +22,8 @@ from gs_backup_assets.catalogue.costs import (
 from gs_backup_assets.catalogue.forecast import Coming, Holdings, Rules, coming_backups, holdings_of, simulate
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.usage import Inventory, bytes_by_class, take_inventory
-from gs_backup_assets.config_sections import Costs, Retention
+from gs_backup_assets.config_backups import Retention
+from gs_backup_assets.config_watching import Costs
 from gs_backup_assets.vault.store import Listed
 
 MONTHS = 12

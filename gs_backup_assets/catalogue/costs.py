@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from gs_backup_assets.catalogue.growth import Growth
 from gs_backup_assets.catalogue.usage import AgeUsage, KindUsage
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
-from gs_backup_assets.config_sections import Costs
+from gs_backup_assets.config_watching import Costs
 
 GB = 10**9
 TOTAL = "total"

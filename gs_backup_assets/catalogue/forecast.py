@@ -15,7 +15,7 @@ from gs_backup_assets.catalogue.retention import Candidate, plan
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.usage import Lot, counted_from
 from gs_backup_assets.catalogue.verdict import Verdict
-from gs_backup_assets.config_sections import Retention
+from gs_backup_assets.config_backups import Retention
 
 # Amazon's lifecycle rules move objects only down this list ("Supported transitions").
 _DOWNWARDS = (

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from gs_backup_assets.catalogue.manifest import parse_id
 from gs_backup_assets.catalogue.verdict import Verdict
-from gs_backup_assets.config_sections import Retention
+from gs_backup_assets.config_backups import Retention
 
 _FOR_EVER = datetime.max.year  # of a lock without an end: a legal hold
 

@@ -9,7 +9,7 @@ from gs_backup_assets.cli.common import human_bytes
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gs_backup_assets.config_sections import Wal
+    from gs_backup_assets.config_backups import Wal
     from gs_backup_assets.recovery.wal.state import ClusterState, ServerState, WalState
 
 

@@ -9,7 +9,7 @@ from gs_backup_assets.catalogue.cost_report import StoreContents, build_report
 from gs_backup_assets.catalogue.costs import CostReport
 from gs_backup_assets.catalogue.forecast import Rules
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import LocalStoreConfig, S3StoreConfig
+from gs_backup_assets.config_stores import LocalStoreConfig, S3StoreConfig
 from gs_backup_assets.recovery.doctor.bucket_rules import ARCHIVED_ABOVE_BYTES, ARCHIVES, moves
 from gs_backup_assets.vault.opening import Vault, Which
 from gs_backup_assets.vault.store import Store

@@ -16,7 +16,7 @@ from gs_backup_assets.catalogue.catalogue import Catalogue, PhysicalCatalogue
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
-from gs_backup_assets.config_sections import DataClass
+from gs_backup_assets.config_watching import DataClass
 from gs_backup_assets.errors import BackupError, ExitStatus
 from gs_backup_assets.system.threads import Threads
 from gs_backup_assets.vault.opening import open_store

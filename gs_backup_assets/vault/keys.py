@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from gs_backup_assets.config_sections import KeyConfig, KmsKeyConfig
+from gs_backup_assets.config_stores import KeyConfig, KmsKeyConfig
 from gs_backup_assets.errors import ConfigError
 
 KEY_BYTES = 32

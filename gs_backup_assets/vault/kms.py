@@ -12,7 +12,7 @@ from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
-from gs_backup_assets.config_sections import KmsKeyConfig
+from gs_backup_assets.config_stores import KmsKeyConfig
 from gs_backup_assets.errors import BackupError, ConfigError, StoreError
 from gs_backup_assets.vault.keys import fingerprint
 

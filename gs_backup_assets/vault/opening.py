@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import ValidationError
 
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import LocalStoreConfig, S3StoreConfig, Stores
+from gs_backup_assets.config_stores import LocalStoreConfig, S3StoreConfig, Stores
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets.vault.store import Store

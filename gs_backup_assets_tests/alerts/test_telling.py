@@ -10,7 +10,7 @@ import pytest
 from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.alerts.notify import NotAccepted
 from gs_backup_assets.alerts.telling import Concern, Teller
-from gs_backup_assets.config_sections import Alerts
+from gs_backup_assets.config_watching import Alerts
 
 from .receiver import Receiver
 

@@ -20,7 +20,7 @@ from gs_backup_assets.catalogue.attainment import (
     worst_gap,
 )
 from gs_backup_assets.catalogue.verdict import Status
-from gs_backup_assets.config_sections import DataClass
+from gs_backup_assets.config_watching import DataClass
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=timezone.utc)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -17,7 +17,8 @@ from gs_backup_assets.catalogue.growth import Growth, backups_per_day, growth_of
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.usage import Age, Kind, age_of, take_inventory
 from gs_backup_assets.catalogue.verdict import Status, Verdict
-from gs_backup_assets.config_sections import Costs, Retention
+from gs_backup_assets.config_backups import Retention
+from gs_backup_assets.config_watching import Costs
 from gs_backup_assets_tests.catalogue.ledger import DAY, GB, LOCAL, NEWEST, NOW, contents, daily, listed, summary
 
 UTC = ZoneInfo("UTC")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gs_backup_assets.catalogue.manifest import backup_id
 from gs_backup_assets.catalogue.retention import Candidate, Decision, deletion_order, plan, relied_on
 from gs_backup_assets.catalogue.verdict import Verdict
-from gs_backup_assets.config_sections import Retention
+from gs_backup_assets.config_backups import Retention
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=timezone.utc)
 DAY = timedelta(days=1)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gs_backup_assets.config import load_config
-from gs_backup_assets.config_sections import LocalStoreConfig, Retention
+from gs_backup_assets.config_backups import Retention
+from gs_backup_assets.config_stores import LocalStoreConfig
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.postgres.cluster import Cluster
 from gs_backup_assets.postgres.connection import Target, connect, query

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.vault.opening import open_configured
 from gs_backup_assets.vault.s3 import S3Store

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gs_backup_assets.config_sections import KmsKeyConfig
+from gs_backup_assets.config_stores import KmsKeyConfig
 from gs_backup_assets.errors import BackupError, StoreError
 from gs_backup_assets.vault.encryption import FRAME_BYTES, BackupCipher, Identity, kms_key_of
 from gs_backup_assets.vault.keys import RawKey, load_key, raw_key

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gs_backup_assets.config_sections import KmsKeyConfig, RawKeyConfig
+from gs_backup_assets.config_stores import KmsKeyConfig, RawKeyConfig
 from gs_backup_assets.errors import BackupError, ConfigError, ExitStatus, StoreError
 from gs_backup_assets.vault.encryption import BackupCipher, Identity, kms_key_of
 from gs_backup_assets.vault.keys import MasterKey, RawKey, load_key, new_raw_key, raw_key

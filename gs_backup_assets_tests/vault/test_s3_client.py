@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.vault.s3_client import make_client, shared_client
 

@@ -23,7 +23,7 @@ import sys
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.system.crew import side_by_side
 from gs_backup_assets.vault.opening import open_configured
 
@@ -80,7 +80,7 @@ import hashlib
 import resource
 import sys
 from pathlib import Path
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.vault.opening import open_configured
 from gs_backup_assets.vault.pipeline import copy
 
@@ -113,7 +113,7 @@ def test_memory_does_not_grow_with_the_object(s3_server: S3Server, bucket: str) 
 SKEWED = """
 import sys
 from pathlib import Path
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.vault.opening import open_configured
 store = open_configured(S3StoreConfig(kind="s3", bucket=sys.argv[2], endpoint=sys.argv[1]), Path("/"))

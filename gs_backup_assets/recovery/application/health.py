@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gs_backup_assets.config_sections import Health
+from gs_backup_assets.config_recovery import Health
 from gs_backup_assets.errors import ProofFailed
 
 _PAUSE_SECONDS = 0.5

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from gs_backup_assets.config_sections import Hook
+from gs_backup_assets.config_recovery import Hook
 from gs_backup_assets.errors import ConfigError, ProgramError
 from gs_backup_assets.system.programs import run
 

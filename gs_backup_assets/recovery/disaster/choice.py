@@ -9,7 +9,7 @@ from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.drills import read_drills
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import DisasterRecovery
+from gs_backup_assets.config_recovery import DisasterRecovery
 from gs_backup_assets.errors import BackupError, ConfigError, ProofFailed, SourceError
 from gs_backup_assets.postgres.connection import connect, target_from_environment
 from gs_backup_assets.postgres.wal import Lsn

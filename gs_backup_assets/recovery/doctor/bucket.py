@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.recovery.doctor import bucket_rules
 from gs_backup_assets.recovery.doctor.diagnosis import Diagnosis, failed, not_verified, passed

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from gs_backup_assets.config_sections import ColdClass, S3StoreConfig
+from gs_backup_assets.config_stores import ColdClass, S3StoreConfig
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.vault.bucket import Rule
 from gs_backup_assets.words import counted

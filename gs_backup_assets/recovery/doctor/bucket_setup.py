@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.errors import ProofFailed, StoreError
 from gs_backup_assets.recovery.doctor import bucket_rules
 from gs_backup_assets.vault.bucket import Lifecycle, Rule

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import KeyConfig
+from gs_backup_assets.config_stores import KeyConfig
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.recovery.doctor.diagnosis import Diagnosis, failed, not_verified, passed
 from gs_backup_assets.vault.encryption import BackupCipher, Identity

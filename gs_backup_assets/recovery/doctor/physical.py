@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Physical
+from gs_backup_assets.config_backups import Physical
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.postgres.basebackup import compressions
 from gs_backup_assets.postgres.connection import Connection, Target, connect, query, target_from_environment

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Wal
+from gs_backup_assets.config_backups import Wal
 from gs_backup_assets.postgres.connection import Connection, connect, query, target_from_environment
 from gs_backup_assets.postgres.slots import read_slot, slot_limits
 from gs_backup_assets.recovery.doctor.diagnosis import Diagnosis, failed, not_verified, passed

@@ -17,7 +17,7 @@ from gs_backup_assets.catalogue.manifest import EncryptionRecord, ServerRecord, 
 from gs_backup_assets.catalogue.periods import WEEK
 from gs_backup_assets.catalogue.physical_manifest import Collation, PhysicalManifest
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Physical
+from gs_backup_assets.config_backups import Physical
 from gs_backup_assets.errors import BackupError, NotVerifiable, SourceError, StoreError
 from gs_backup_assets.postgres import basebackup
 from gs_backup_assets.postgres.basebackup import (

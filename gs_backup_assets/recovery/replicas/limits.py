@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
-from gs_backup_assets.config_sections import Replica
+from gs_backup_assets.config_recovery import Replica
 from gs_backup_assets.postgres.standby import PrimaryState, Sender, SlotState, StandbyState
 from gs_backup_assets.words import counted
 

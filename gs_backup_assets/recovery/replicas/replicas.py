@@ -9,7 +9,7 @@ from datetime import datetime
 
 from gs_backup_assets.catalogue.verdict import CheckResult
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Replica
+from gs_backup_assets.config_recovery import Replica
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.postgres.connection import connect, target_from_environment
 from gs_backup_assets.postgres.standby import (

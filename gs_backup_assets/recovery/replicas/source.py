@@ -11,7 +11,7 @@ from pathlib import Path
 from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
 from gs_backup_assets.catalogue.chains import chain_of
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import KmsEncryption, RawKeyConfig, S3StoreConfig
+from gs_backup_assets.config_stores import KmsEncryption, RawKeyConfig, S3StoreConfig
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.physical.unpacking import unpack_chain

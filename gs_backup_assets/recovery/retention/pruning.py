@@ -17,7 +17,7 @@ from gs_backup_assets.catalogue.retention import Candidate, Decision, deletion_o
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Retention
+from gs_backup_assets.config_backups import Retention
 from gs_backup_assets.errors import ConfigError, ProofFailed, StoreError
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.system.threads import Threads

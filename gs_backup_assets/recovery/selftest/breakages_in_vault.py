@@ -14,7 +14,7 @@ from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.manifest import KEYS, NAME, SUMS, Envelope, Manifest, StoredFile
 from gs_backup_assets.catalogue.verdict import CheckResult
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import RawEncryption
+from gs_backup_assets.config_stores import RawEncryption
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.offsite.offsite_check import compare_copy
 from gs_backup_assets.recovery.selftest.breakages_in_audit import AUDIT

@@ -15,7 +15,8 @@ from gs_backup_assets.catalogue.physical_manifest import PhysicalManifest
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
 from gs_backup_assets.catalogue.wal_positions import Position, put_position
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import DataClass, RawEncryption
+from gs_backup_assets.config_stores import RawEncryption
+from gs_backup_assets.config_watching import DataClass
 from gs_backup_assets.postgres.cluster import create_database, running_cluster
 from gs_backup_assets.postgres.connection import Connection, Target, connect, query
 from gs_backup_assets.postgres.toolchain import embedded_server

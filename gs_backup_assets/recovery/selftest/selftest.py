@@ -22,7 +22,7 @@ from gs_backup_assets.catalogue.manifest import Manifest
 from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Logical, Verification
+from gs_backup_assets.config_backups import Logical, Verification
 from gs_backup_assets.errors import BackupError, ConfigError
 from gs_backup_assets.postgres.cluster import Cluster, create_database, drop_database, running_cluster
 from gs_backup_assets.postgres.connection import connect, query

@@ -16,7 +16,7 @@ from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.manifest import Manifest
 from gs_backup_assets.catalogue.verdict import CheckResult, Status, Verdict
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import RawEncryption
+from gs_backup_assets.config_stores import RawEncryption
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.offsite.offsite import copy_backup

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from gs_backup_assets.catalogue.manifest import Manifest
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Staging
+from gs_backup_assets.config_recovery import Staging
 from gs_backup_assets.errors import ConfigError, SourceError
 from gs_backup_assets.postgres.cluster import drop_database
 from gs_backup_assets.postgres.connection import (

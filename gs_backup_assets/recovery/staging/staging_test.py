@@ -16,7 +16,7 @@ from gs_backup_assets.catalogue.periods import MONTH
 from gs_backup_assets.catalogue.staging_tests import StagingTestRecord, put_staging_test
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, not_verified, verdict_of
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Hook, Staging
+from gs_backup_assets.config_recovery import Hook, Staging
 from gs_backup_assets.errors import BackupError, NotVerifiable, ProofFailed, StoreError
 from gs_backup_assets.postgres.cluster import drop_database
 from gs_backup_assets.postgres.connection import Connection, Target, connect, target_from_environment

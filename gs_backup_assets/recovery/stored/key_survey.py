@@ -11,7 +11,7 @@ from gs_backup_assets.catalogue.manifest import BULK, KEYS, KINDS, PROOFS, backu
 from gs_backup_assets.catalogue.wal_archive import archive_folder, timeline_identity
 from gs_backup_assets.catalogue.wal_inventory import WalKind, wal_folder, wal_objects
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import KeyConfig
+from gs_backup_assets.config_stores import KeyConfig
 from gs_backup_assets.errors import BackupError, StoreError
 from gs_backup_assets.recovery.stored.keyring import OF_THE_BACKUP, configured_keys, kms_named_by, wrapping_by
 from gs_backup_assets.system.crew import GoOn, side_by_side

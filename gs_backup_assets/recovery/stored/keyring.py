@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from gs_backup_assets.catalogue.manifest import KEYS, BackupManifest, EncryptionRecord
-from gs_backup_assets.config_sections import Encryption, KeyConfig, KmsKeyConfig, RawEncryption
+from gs_backup_assets.config_stores import Encryption, KeyConfig, KmsKeyConfig, RawEncryption
 from gs_backup_assets.errors import BackupError, ConfigError, NotVerifiable, StoreError
 from gs_backup_assets.vault.encryption import ALGORITHM, FRAME_BYTES, SUFFIX, BackupCipher, Identity, kms_key_of
 from gs_backup_assets.vault.keys import MasterKey, load_key

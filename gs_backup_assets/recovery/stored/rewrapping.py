@@ -10,7 +10,7 @@ from gs_backup_assets.catalogue.audit import AuditLog, Author, failure_noted
 from gs_backup_assets.catalogue.catalogue import catalogue_of, find_any
 from gs_backup_assets.catalogue.manifest import NAME
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Encryption
+from gs_backup_assets.config_stores import Encryption
 from gs_backup_assets.errors import BackupError, ConfigError, NotVerifiable, StoreError
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.stored.key_survey import Locked, encrypted_backups, encrypted_timelines

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, not_verified
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import Wal
+from gs_backup_assets.config_backups import Wal
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.recovery.wal.survey import WalSurvey, current_cluster, missing_segments, survey_archive
 from gs_backup_assets.vault.store import Store

@@ -19,7 +19,7 @@ from gs_backup_assets.catalogue.audit import AuditLog, Author
 from gs_backup_assets.catalogue.catalogue import Catalogue, PhysicalCatalogue
 from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.catalogue.verdict import Status
-from gs_backup_assets.config_sections import Health
+from gs_backup_assets.config_recovery import Health
 from gs_backup_assets.errors import BackupError, ConfigError, ProgramError, ProofFailed
 from gs_backup_assets.postgres.cluster import running_cluster
 from gs_backup_assets.progress import Progress

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.errors import ConfigError
 from gs_backup_assets.recovery.doctor.bucket_rules import (
     ARCHIVED_ABOVE_BYTES,

@@ -13,7 +13,7 @@ import pytest
 
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import S3StoreConfig
+from gs_backup_assets.config_stores import S3StoreConfig
 from gs_backup_assets.errors import NotVerifiable, ProofFailed, StoreError
 from gs_backup_assets.recovery.doctor.bucket import CHECKS, bucket_config, examine_bucket, open_bucket
 from gs_backup_assets.recovery.doctor.bucket_rules import ARCHIVED_ABOVE_BYTES

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gs_backup_assets.catalogue.verdict import Status
-from gs_backup_assets.config_sections import Physical
+from gs_backup_assets.config_backups import Physical
 from gs_backup_assets.postgres.connection import connect
 from gs_backup_assets.postgres.release import Release
 from gs_backup_assets.postgres.whole_cluster import read_cluster

@@ -18,7 +18,7 @@ from gs_backup_assets.catalogue.manifest import Manifest
 from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_sections import KmsEncryption, RawEncryption
+from gs_backup_assets.config_stores import KmsEncryption, RawEncryption
 from gs_backup_assets.postgres.cluster import Cluster, drop_database
 from gs_backup_assets.postgres.connection import Target, connect, query
 from gs_backup_assets.postgres.fingerprint import take_fingerprint

@@ -24,7 +24,7 @@ from gs_backup_assets.catalogue.manifest import NAME, encode
 from gs_backup_assets.catalogue.recovery_target import RecoveryTarget
 from gs_backup_assets.catalogue.restore_points import RestorePointRecord, put_point
 from gs_backup_assets.catalogue.verdict import Status, Verdict
-from gs_backup_assets.config_sections import DataClass
+from gs_backup_assets.config_watching import DataClass
 from gs_backup_assets.errors import ExitStatus, NotVerifiable
 from gs_backup_assets.postgres.connection import connect
 from gs_backup_assets.postgres.wal import Lsn

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gs_backup_assets.catalogue.verdict import Status
-from gs_backup_assets.config_sections import Replica
+from gs_backup_assets.config_recovery import Replica
 from gs_backup_assets.postgres.standby import PrimaryState, Sender, SlotState, StandbyState
 from gs_backup_assets.recovery.replicas.limits import Observation, ReplicaObservation, judge
 

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from gs_backup_assets.cli.selftest import selftest
-from gs_backup_assets.config_sections import Logical, Verification
+from gs_backup_assets.config_backups import Logical, Verification
 from gs_backup_assets.errors import ConfigError, ExitStatus
 from gs_backup_assets.recovery.selftest import selftest as tested
 from gs_backup_assets.recovery.selftest.breakages import Breakage, Copy

@@ -9,7 +9,7 @@ import yaml
 
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config_masking import Anonymise
-from gs_backup_assets.config_sections import Staging
+from gs_backup_assets.config_recovery import Staging
 from gs_backup_assets.postgres.connection import Target, connect
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.staging.masking import mask_database
