@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gs_backup_assets.cli.common import (
+    BackupArgument,
     ConfigOption,
     DatabaseOption,
     FromOption,
@@ -21,7 +22,6 @@ from gs_backup_assets.cli.common import (
     settings_of,
     terminal_progress,
 )
-from gs_backup_assets.cli.listing import BackupArgument
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gs_backup_assets.config import DatabaseSettings
     from gs_backup_assets.vault.opening import Vault, Which
 
+BackupArgument = Annotated[str, typer.Argument(help="A backup id, a day such as 2026-11-22, or latest.")]
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="The configuration file.", envvar="GS_BACKUP_CONFIG", show_default="backup.yaml"),
@@ -37,6 +38,9 @@ StoreOption = Annotated[
 FromOption = Annotated[
     str | None,
     typer.Option("--from", help="Which copy: primary or offsite.", show_default="offsite where there is one"),
+]
+EitherStoreOption = Annotated[
+    str | None, typer.Option("--from", help="Which store: primary or offsite.", show_default="every store")
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output, progress on standard error.")

@@ -44,14 +44,10 @@ ServeOption = Annotated[bool, typer.Option("--serve", help="Then keep the databa
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--dir", help="Where configuration, backups and reports are kept.")] = Path(
-        "demo"
-    ),
-    scale: Annotated[float, typer.Option(help="Size of the sample: 1 is about 40 MB, 70 about 2 GB.")] = 1.0,
-    sabotage: Annotated[
-        str | None, typer.Option(help="Plant one defect in production first; an unknown kind lists them all.")
-    ] = None,
-    serve: Annotated[bool, typer.Option("--serve", help="Then keep the database up and open the Dagster UI.")] = False,
+    folder: FolderOption = Path("demo"),
+    scale: ScaleOption = 1.0,
+    sabotage: SabotageOption = None,
+    serve: ServeOption = False,
     json: JsonOption = False,
 ) -> None:
     """Start a PostgreSQL server with the sample database and run today's partition of the whole daily job on it."""

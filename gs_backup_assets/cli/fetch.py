@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gs_backup_assets.cli.common import (
+    BackupArgument,
     ConfigOption,
     DatabaseOption,
     FromOption,
@@ -19,7 +20,6 @@ from gs_backup_assets.cli.common import (
     settings_of,
     terminal_progress,
 )
-from gs_backup_assets.cli.listing import BackupArgument
 
 if TYPE_CHECKING:
     from rich.console import Console

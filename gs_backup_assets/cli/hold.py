@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gs_backup_assets.cli.common import ConfigOption, DatabaseOption, JsonOption, emit, settings_of
+from gs_backup_assets.cli.common import BackupArgument, ConfigOption, DatabaseOption, JsonOption, emit, settings_of
 from gs_backup_assets.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from gs_backup_assets.recovery.retention.holding import Holding
     from gs_backup_assets.vault.store import Store
 
-HeldArgument = Annotated[str, typer.Argument(help="A backup id, a day such as 2026-11-22, or latest.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why it must stay, for those who meet the hold later.")]
 
 
 def hold(
-    backup: HeldArgument,
+    backup: BackupArgument,
     reason: ReasonOption,
     config: ConfigOption = None,
     database: DatabaseOption = None,
@@ -48,7 +47,7 @@ def hold(
 
 
 def release(
-    backup: HeldArgument, config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False
+    backup: BackupArgument, config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False
 ) -> None:
     """Take the hold of a backup away: retention decides about it again."""
     from gs_backup_assets.catalogue.audit import Author

@@ -12,6 +12,7 @@ import typer
 from gs_backup_assets.cli.common import (
     ConfigOption,
     DatabaseOption,
+    EitherStoreOption,
     JsonOption,
     StoreOption,
     chosen_copy,
@@ -40,9 +41,6 @@ app = typer.Typer(
 
 FileOption = Annotated[
     Path | None, typer.Option("--file", help="Write the key to this new file, mode 0600, and not to standard output.")
-]
-StoresOption = Annotated[
-    str | None, typer.Option("--from", help="Which store: primary or offsite.", show_default="every store")
 ]
 MovedArgument = Annotated[
     str | None, typer.Argument(help="A backup id, a day such as 2026-11-22, or latest.", show_default="all")
@@ -102,7 +100,7 @@ def show(
 @app.command("rewrap")
 def rewrap(
     backup: MovedArgument = None,
-    copy: StoresOption = None,
+    copy: EitherStoreOption = None,
     config: ConfigOption = None,
     database: DatabaseOption = None,
     json: JsonOption = False,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from gs_backup_assets.cli.common import (
+    BackupArgument,
     ConfigOption,
     DatabaseOption,
     FromOption,
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 _STYLES = {"PROVEN": "bold green", "FAILED": "bold red", "NOT_VERIFIED": "bold yellow"}
 _SIGNS = {"passed": "[green]✔[/]", "failed": "[red]✘[/]", "not_verified": "[yellow]?[/]"}
-
-BackupArgument = Annotated[str, typer.Argument(help="A backup id, a day such as 2026-11-22, or latest.")]
 
 
 def list_backups(

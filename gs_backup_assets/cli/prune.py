@@ -10,6 +10,7 @@ import typer
 from gs_backup_assets.cli.common import (
     ConfigOption,
     DatabaseOption,
+    EitherStoreOption,
     JsonOption,
     chosen_copy,
     emit,
@@ -29,14 +30,11 @@ if TYPE_CHECKING:
     from gs_backup_assets.vault.opening import Which
 
 ApplyOption = Annotated[bool, typer.Option("--apply", help="Delete what goes. Without it nothing is deleted.")]
-PrunedOption = Annotated[
-    str | None, typer.Option("--from", help="Which store: primary or offsite.", show_default="every store")
-]
 
 
 def prune(
     apply: ApplyOption = False,
-    copy: PrunedOption = None,
+    copy: EitherStoreOption = None,
     config: ConfigOption = None,
     database: DatabaseOption = None,
     json: JsonOption = False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gs_backup_assets.cli.common import (
+    BackupArgument,
     ConfigOption,
     DatabaseOption,
     FromOption,
@@ -20,7 +21,6 @@ from gs_backup_assets.cli.common import (
     settings_of,
     terminal_progress,
 )
-from gs_backup_assets.cli.listing import BackupArgument
 from gs_backup_assets.errors import ExitStatus
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, cast
 
 from gs_backup_assets.cli.common import (
+    BackupArgument,
     ConfigOption,
     DatabaseOption,
     FromOption,
@@ -18,7 +19,7 @@ from gs_backup_assets.cli.common import (
     settings_of,
     terminal_progress,
 )
-from gs_backup_assets.cli.listing import BackupArgument, entry_document, show_entry
+from gs_backup_assets.cli.listing import entry_document, show_entry
 from gs_backup_assets.errors import ConfigError
 
 if TYPE_CHECKING:
