@@ -83,9 +83,10 @@ def build_definitions(
                 disaster_jobs.append(build_disaster_job(settings, listener))
             jobs += [cost_job, daily_job]
             schedules += [monthly, daily]
-        check_keys = [key for asset in assets if isinstance(asset, dg.AssetsDefinition) for key in asset.check_keys]
+        specs = [spec for asset in assets if isinstance(asset, dg.AssetsDefinition) for spec in asset.check_specs]
+        checks = {spec.key: spec.partitions_def for spec in specs}
         reporters.append(build_objectives_sensor(databases))
-        sensors = [*build_sensors(config, databases, check_keys), *reporters]
+        sensors = [*build_sensors(config, databases, checks), *reporters]
         resources = {"vault": VaultResource()}
         return dg.Definitions(
             assets=assets, jobs=[*jobs, *disaster_jobs], schedules=schedules, sensors=sensors, resources=resources

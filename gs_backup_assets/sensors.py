@@ -16,6 +16,7 @@ from gs_backup_assets.alerts.state import AlertState, empty
 from gs_backup_assets.alerts.telling import Concern, Teller
 from gs_backup_assets.alerts.watching import Memory, look
 from gs_backup_assets.assets import metadata as keys
+from gs_backup_assets.assets.check_history import Checks, newest_finished
 from gs_backup_assets.catalogue.freshness import freshness_of
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
@@ -34,7 +35,7 @@ _Cursor = TypeVar("_Cursor", bound=BaseModel)
 
 
 def build_sensors(
-    config: BackupConfig, databases: Sequence[DatabaseSettings], check_keys: Sequence[dg.AssetCheckKey]
+    config: BackupConfig, databases: Sequence[DatabaseSettings], checks: Checks
 ) -> list[dg.SensorDefinition]:
     """One sensor each for what is stale, for checks, and for runs, of all databases.
 
@@ -42,7 +43,7 @@ def build_sensors(
     """
     return [
         build_staleness_sensor(databases),
-        _checks_sensor(config, databases, check_keys),
+        _checks_sensor(config, databases, checks),
         _runs_sensor(config, databases),
     ]
 
@@ -149,9 +150,7 @@ def _last_good(settings: DatabaseSettings) -> str:
     return f"Last proven backup: {proven.id}." if proven else "There is no proven backup at all."
 
 
-def _checks_sensor(
-    config: BackupConfig, databases: Sequence[DatabaseSettings], check_keys: Sequence[dg.AssetCheckKey]
-) -> dg.SensorDefinition:
+def _checks_sensor(config: BackupConfig, databases: Sequence[DatabaseSettings], checks: Checks) -> dg.SensorDefinition:
     desk = _Desk(config, databases)
 
     @_sensor(
@@ -162,19 +161,16 @@ def _checks_sensor(
     def failed_checks(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         parsed, damaged = _parse(OpenProblems, context.cursor)
         cursor = parsed or OpenProblems()
-        # The newest evaluation of every check: unlike events after a cursor, this works with every kind of storage,
-        # and nothing is missed while the daemon is down.
-        latest = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(check_keys)
+        now = datetime.now(timezone.utc)
         problems: dict[str, Problem] = {}
         database: dict[str, str] = {}
-        for key, record in latest.items():
+        # What every check came to last: unlike events after a cursor, this works with every kind of storage, and
+        # nothing is missed while the daemon is down.
+        for key, record in newest_finished(context.instance.event_log_storage, checks, now).items():
             fingerprint = f"check:{key.asset_key.to_user_string()}:{key.name}"
             evaluation, known = record.evaluation, cursor.open.get(fingerprint)
-            if isinstance(evaluation, dg.AssetCheckEvaluation):
-                began = datetime.fromtimestamp(record.create_timestamp, timezone.utc)
-                problem = _check_problem(fingerprint, evaluation, known.since if known else began)
-            else:  # it is only planned: what was wrong is wrong until the check has passed
-                problem = known
+            began = known.since if known else datetime.fromtimestamp(record.create_timestamp, timezone.utc)
+            problem = None if evaluation is None else _check_problem(fingerprint, evaluation, began)
             if problem is not None:
                 problems[fingerprint] = problem
                 database[fingerprint] = key.asset_key.path[0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -148,21 +149,52 @@ def test_many_failed_checks_are_one_message(project: Project, instance: dg.Dagst
     assert len(receiver.received) == 1
 
 
-def test_a_check_that_is_being_run_again_is_no_recovery(
+def test_what_is_only_planned_and_what_belongs_to_an_older_day_hides_no_failure(
     project: Project, instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
     project.configure(logical="{fingerprint: counts}")
+    definitions = project.definitions()
+    keys = definitions.resolve_assets_def(dg.AssetKey(["studio", "verified_restore"])).check_keys
     project.run(instance)
+    instance.create_run_for_job(
+        definitions.resolve_job_def("studio_daily_backup"), tags={"dagster/partition": project.today}
+    )
+    storage = instance.event_log_storage
+    latest = storage.get_latest_asset_check_execution_by_key(list(keys))
+    assert {record.status.value for record in latest.values()} == {"PLANNED"}
     ticker = Ticker(sensor(project, "failed_checks"), instance)
     ticker.tick()
-    assert len(receiver.received) == 1
-    job = project.definitions().resolve_job_def("studio_daily_backup")
+    assert len(receiver.received) == 1 and "could not be verified" in json.dumps(receiver.received[0])
+    evaluate(instance, keys, day_before(project, 1), passed=True)
+    assert "nothing new" in ticker.tick() and len(receiver.received) == 1, "a backfill is no recovery of today's"
+
+
+def test_the_failing_backfill_of_an_older_day_is_not_told_as_todays(
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
     keys = project.definitions().resolve_assets_def(dg.AssetKey(["studio", "verified_restore"])).check_keys
-    instance.create_run_for_job(job, tags={"dagster/partition": project.today})
-    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
-    assert {record.status.value for record in latest.values()} == {"PLANNED"}
+    ticker = Ticker(sensor(project, "failed_checks"), instance)
+    evaluate(instance, keys, day_before(project, 40), passed=True)
+    evaluate(instance, keys, day_before(project, 41), passed=False)
+    assert "nothing is wrong" in ticker.tick() and receiver.received == [], "nor where nothing newer was run for weeks"
+    evaluate(instance, keys, project.today, passed=False)
     ticker.tick()
     assert len(receiver.received) == 1
+    evaluate(instance, keys, day_before(project, 2), passed=True)
+    ticker.tick()
+    assert len(receiver.received) == 1
+
+
+def day_before(project: Project, days: int) -> str:
+    return (date.fromisoformat(project.today) - timedelta(days=days)).isoformat()
+
+
+def evaluate(instance: dg.DagsterInstance, keys: Iterable[dg.AssetCheckKey], partition: str, *, passed: bool) -> None:
+    """Have it on record that the checks were evaluated for a day, now."""
+    for key in keys:
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(key.asset_key, key.name, passed=passed, metadata={}, partition=partition)
+        )
 
 
 def test_failed_and_cancelled_runs_are_told_and_the_next_success(
@@ -248,9 +280,9 @@ def test_the_sensors_know_every_check_and_every_job(
     storage = instance.event_log_storage
     original = storage.get_latest_asset_check_execution_by_key
 
-    def listening(check_keys: list[dg.AssetCheckKey]) -> object:
+    def listening(check_keys: list[dg.AssetCheckKey], **narrower: Any) -> object:
         looked_at.extend(check_keys)
-        return original(check_keys)
+        return original(check_keys, **narrower)
 
     monkeypatch.setattr(storage, "get_latest_asset_check_execution_by_key", listening)
     ticker = Ticker(definitions.get_repository_def().get_sensor_def("failed_checks"), instance)
