@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,11 +85,16 @@ def find_backup(vault: Vault, which: Which, database: str, wanted: str) -> Entry
 def emit(document: dict[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:
     """Print a result: the document as JSON, or what `show` draws for people."""
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=_text) + "\n")
         return
     from rich.console import Console
 
     show(Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
+
+
+def _text(value: object) -> str:
+    """What JSON has no kind for. Times as ISO 8601 writes them, with a T and their offset."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def finish(status: ExitStatus) -> None:

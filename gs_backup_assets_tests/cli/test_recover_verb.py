@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from gs_backup_assets_tests.production import Production
 from gs_backup_assets_tests.recovery.point_in_time.recover_site import Site, site
 
 ROOT = Path(__file__).parents[2]
+ISO_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00"
 CLI = [sys.executable, "-c", "from gs_backup_assets.cli.main import main; main()"]
 
 
@@ -94,6 +96,7 @@ def test_the_plan_is_shown_and_nothing_is_done(scene: Scene) -> None:
     plan = scene.json("recover", "--to", str(scene.first), "--plan")
     assert plan["target"] == {"kind": "lsn", "value": str(scene.first), "timeline": 1}
     assert plan["base"]["chain"] == [plan["base"]["id"]]
+    assert re.fullmatch(ISO_TIME, plan["base"]["consistent_at"]) and re.fullmatch(ISO_TIME, plan["last_commit"]["at"])
     assert plan["wal"]["segments"] >= 1 and plan["fetch_bytes"] > 100_000
     text = scene.run("recover", "--to", "latest", "--plan")
     assert "expected loss" in text and plan["base"]["id"] in text
@@ -103,6 +106,7 @@ def test_recover_leaves_a_data_directory_that_can_be_started(scene: Scene) -> No
     into = scene.folder / "back"
     done = scene.json("recover", "--to", str(scene.first), "--into", str(into))
     assert done["achieved"]["lsn"] == str(scene.first)
+    assert re.fullmatch(ISO_TIME, done["achieved"]["at"])
     assert {"plan", "fetch", "start", "replay", "promote", "checks", "finish"} <= set(done["stage_seconds"])
     assert not processes_with(str(into))
     assert sorted(path.name for path in into.iterdir()) in (["data"], ["data", "tablespaces"])
