@@ -48,7 +48,10 @@ for number, patience in ((signal.SIGINT, 5.0), (signal.SIGQUIT, 2.0), (signal.SI
     while any(map(alive, groups)) and time.monotonic() < deadline:
         time.sleep(0.02)
 for folder in folders:
-    shutil.rmtree(folder, ignore_errors=True)
+    if os.path.isfile(folder):
+        os.unlink(folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 """
 
 
@@ -70,7 +73,7 @@ class Guardian:
         self._forget(f"group {group}")
 
     def watch_folder(self, folder: Path) -> None:
-        """Remove this folder when the owner is gone."""
+        """Remove this folder, or this file, when the owner is gone."""
         self._note(f"folder {folder}")
 
     def forget_folder(self, folder: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gs_backup_assets.errors import ConfigError, ProgramError, SourceError
 from gs_backup_assets.postgres.connection import Connection, Target, connect, query, server_facts
@@ -60,12 +63,12 @@ def create_replica(
     """Build a standby of `primary` in the new folder `into`, which becomes its data directory.
 
     `fill` brings the files from elsewhere; without it pg_basebackup copies them from the primary. `port` is written
-    into its settings: on the primary's own machine it must be another one. With `start` it is started, and waited for
-    until it streams; `environment` is what its restore_command needs. After an error the slot is dropped and
-    everything that was made is removed.
+    into its settings, the primary's when none is given: on the primary's own machine it must be another one. With
+    `start` it is started, and waited for until it streams; `environment` is what its restore_command needs. After an
+    error the slot is dropped and everything that was made is removed.
 
-    Raises ConfigError: `INTO_NOT_EMPTY`, `INTO_UNUSABLE`, `SLOT_EXISTS`, `NAME_INVALID`; SourceError: those of
-    `identify`, `REPLICA_NOT_STREAMING`; ProgramError.
+    Raises ConfigError: `INTO_NOT_EMPTY`, `INTO_UNUSABLE`, `PORT_TAKEN`, `SLOT_EXISTS`, `NAME_INVALID`; SourceError:
+    those of `identify`, `REPLICA_NOT_STREAMING`; ProgramError.
     """
     slot = slot or name
     if not re.fullmatch(r"[a-z0-9_]{1,63}", slot) or not re.fullmatch(r"[a-z0-9_]{1,63}", name):
@@ -76,6 +79,9 @@ def create_replica(
     with connect(primary) as connection:
         release = server_facts(connection).release
         warnings = _warnings(connection)
+        port = port or int(query(connection, "SHOW port")[0][0])
+        if start:
+            _require_free(port, query(connection, "SHOW listen_addresses")[0][0])
     identify(primary)  # tells whether the role may stream, before anything is made
     toolchain = reachable(choose_own_major(release), account)
     beside = _Beside(into)
@@ -107,7 +113,7 @@ def create_replica(
                 start_server(toolchain, into, beside.log, account, environment=environment)
                 _wait_until_it_streams(primary, slot, beside.log)
         undo.pop_all()  # nothing went wrong: all of it stays
-    guardian.forget_folder(into)
+    _forget(into, beside)
     return Created(
         name=name,
         slot=slot,
@@ -151,7 +157,8 @@ def _make_folder(into: Path, beside: _Beside, account: Account) -> None:
     there = into.is_dir()
     try:
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
-        guardian.watch_folder(into)
+        for path in (into, *beside.paths):
+            guardian.watch_folder(path)
         os.chown(into, account.uid, account.gid)
         into.chmod(0o700)
         if account != current_account() and not account.can_traverse(into.parent):
@@ -162,7 +169,7 @@ def _make_folder(into: Path, beside: _Beside, account: Account) -> None:
         if not there:
             shutil.rmtree(into, ignore_errors=True)
         beside.remove()
-        guardian.forget_folder(into)
+        _forget(into, beside)
         raise ConfigError(
             "INTO_UNUSABLE", f"{into} cannot be made: {error.strerror or error}.", "Choose another folder."
         ) from error
@@ -170,8 +177,41 @@ def _make_folder(into: Path, beside: _Beside, account: Account) -> None:
 
 def _remove(into: Path, beside: _Beside) -> None:
     shutil.rmtree(into, ignore_errors=True)
-    guardian.forget_folder(into)
     beside.remove()
+    _forget(into, beside)
+
+
+def _forget(into: Path, beside: _Beside) -> None:
+    for path in (into, *beside.paths):
+        guardian.forget_folder(path)
+
+
+def _require_free(port: int, addresses: str) -> None:
+    """Look whether a server can listen on this machine where the primary listens on its own. ConfigError."""
+    for host in filter(None, map(str.strip, addresses.split(","))):
+        try:
+            places = socket.getaddrinfo(
+                None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except socket.gaierror:  # a name that only the primary's machine knows
+            continue
+        for family, _, _, _, place in places:
+            if _is_taken(family, place):
+                raise ConfigError(
+                    "PORT_TAKEN",
+                    f"Port {port} of {place[0]} is in use on this machine: the replica could not start there.",
+                    "Add --port with one that is free; without it the replica has the primary's.",
+                )
+
+
+def _is_taken(family: int, place: tuple[Any, ...]) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a closed one may linger
+            probe.bind(place)
+    except OSError as error:  # anything else is said by the server: an address of another machine is none of ours
+        return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _make_slot(primary: Target, slot: str) -> None:
@@ -179,10 +219,11 @@ def _make_slot(primary: Target, slot: str) -> None:
     import psycopg2
 
     with connect(primary) as connection:
-        if query(connection, "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", (slot,)):
+        if found := query(connection, "SELECT active FROM pg_replication_slots WHERE slot_name = %s", (slot,)):
+            use = "which is in use" if found[0][0] else "which is not in use now"
             raise ConfigError(
                 "SLOT_EXISTS",
-                f"The primary has a slot {slot} already: another replica may need it.",
+                f"The primary has a slot {slot} already, {use}: another replica may need it.",
                 f"Choose another --name; or, if nobody needs it: SELECT pg_drop_replication_slot('{slot}').",
             )
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gs_backup_assets.catalogue.audit import AuditLog
 from gs_backup_assets.catalogue.periods import WEEK
 from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.config import DatabaseSettings, load_config
@@ -59,17 +61,13 @@ class Site:
     def settings(self) -> DatabaseSettings:
         return load_config(self.folder / "backup.yaml").database()
 
+    def argv(self, *arguments: str) -> list[str]:
+        program = [sys.executable, "-c", "from gs_backup_assets.cli.main import main; main()"]
+        return [*program, "replica", *arguments, "--json", "--config", str(self.folder / "backup.yaml")]
+
     def verb(self, *arguments: str, status: int = 0) -> dict[str, Any]:
         """`gs-backup replica ... --json` in a process of its own."""
-        argv = [
-            sys.executable,
-            "-c",
-            "from gs_backup_assets.cli.main import main; main()",
-            "replica",
-            *arguments,
-            "--json",
-        ]
-        argv += ["--config", str(self.folder / "backup.yaml")]
+        argv = self.argv(*arguments)
         done = subprocess.run(argv, env={**os.environ, **self.environment}, capture_output=True, text=True, check=False)
         assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
         assert PASSWORD not in done.stdout + done.stderr
@@ -148,7 +146,7 @@ def least_rights(server: Production) -> None:
         server.sql("SELECT pg_reload_conf()")
 
 
-def test_a_standby_is_built_and_follows(site: Site) -> None:
+def test_a_standby_is_built_and_follows_until_force_promotes_it(site: Site) -> None:
     made = site.create()
     assert (made["name"], made["slot"], made["started"]) == ("spare", "spare", True)
     assert any("max_slot_wal_keep_size" in warning for warning in made["warnings"])
@@ -175,6 +173,13 @@ def test_a_standby_is_built_and_follows(site: Site) -> None:
     assert (replica["lag_bytes"], replica["state"]["timeline"]) == (0, 1)
     assert replica["state"]["system_identifier"] == status["primary"]["system_identifier"]
 
+    forced = site.verb("promote", "spare", "--force")  # the primary is alive: there are two now
+    assert (forced["forced"], forced["timeline"]) == (True, 2)
+    assert {check["name"]: check["status"] for check in forced["checks"]}["primary_gone"] == "failed"
+    assert site.spare("SELECT pg_is_in_recovery()") == site.primary.sql("SELECT pg_is_in_recovery()") == [(False,)]
+    record = AuditLog(open_store(site.settings), "studio").records()[-1]
+    assert (record.event, record.result, record.details["forced"]) == ("promote", "promoted", "true")
+
 
 def test_a_name_or_a_folder_that_is_taken_is_refused_and_left_alone(site: Site) -> None:
     site.primary.sql("SELECT pg_create_physical_replication_slot('spare', true)")
@@ -190,11 +195,45 @@ def test_a_name_or_a_folder_that_is_taken_is_refused_and_left_alone(site: Site) 
 
 
 def test_after_a_failure_neither_slot_nor_files_stay(site: Site) -> None:
-    """Its port is taken: pg_basebackup is through, and the server does not start."""
-    answer = site.verb("create", "--into", str(site.data), "--port", str(site.primary.port), "--start", status=4)
+    """pg_basebackup is through, and the server does not start: pg_hba.conf was broken since the primary read it."""
+    hba = site.primary.data / "pg_hba.conf"
+    text = hba.read_text(encoding="utf-8")
+    hba.write_text(text + "nonsense\n", encoding="utf-8")
+    try:
+        answer = site.verb("create", "--into", str(site.data), "--port", str(site.port), "--start", status=4)
+    finally:
+        hba.write_text(text, encoding="utf-8")
     assert answer["error"]["code"] == "SERVER_NOT_STARTED"
     assert site.primary.sql("SELECT count(*) FROM pg_replication_slots") == [(0,)]
     assert not list(site.folder.glob("spare*"))
+
+
+def test_a_port_that_is_in_use_is_told_before_anything_is_made(site: Site) -> None:
+    """Without --port it is the primary's, which is on this machine."""
+    answer = site.verb("create", "--into", str(site.data), "--start", status=2)
+    assert answer["error"]["code"] == "PORT_TAKEN"
+    assert str(site.primary.port) in answer["error"]["message"] and "--port" in answer["error"]["hint"]
+    assert not list(site.folder.glob("spare*")) and not site.primary.sql("SELECT 1 FROM pg_replication_slots")
+
+
+def test_killed_on_the_way_it_leaves_no_files_and_tells_of_the_slot(site: Site) -> None:
+    create = ["create", "--into", str(site.data), "--port", str(site.port)]
+    ((checkpointer,),) = site.primary.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+    os.kill(checkpointer, signal.SIGSTOP)  # the copy waits for its checkpoint
+    try:
+        killed = subprocess.Popen(site.argv(*create), env={**os.environ, **site.environment})
+        wait_until(lambda: processes_with(f"pg_basebackup -D {site.data}"), what="the copy")
+        assert site.data.exists() and site.primary.sql("SELECT 1 FROM pg_replication_slots")
+        killed.kill()
+        killed.wait()
+    finally:
+        os.kill(checkpointer, signal.SIGCONT)
+    wait_until(lambda: not list(site.folder.glob("spare*")), what="the guardian removed all of it")
+    assert not processes_with(str(site.data))
+    answer = site.verb(*create, status=2)
+    assert answer["error"]["code"] == "SLOT_EXISTS" and "not in use" in answer["error"]["message"]
+    site.primary.sql(answer["error"]["hint"].rpartition(": ")[2].rstrip("."))
+    assert site.verb(*create)["started"] is False
 
 
 def test_paused_replay_is_behind_in_time_and_in_bytes(site: Site) -> None:
