@@ -18,7 +18,7 @@ from gs_backup_assets_tests.recovery.point_in_time.recover_site import ids, rows
 from gs_backup_assets_tests.s3_server import S3Server
 
 
-@pytest.mark.parametrize("major", [15, 17], ids=lambda major: f"pg{major}")
+@pytest.mark.parametrize("major", [15, 16, 17], ids=lambda major: f"pg{major}")
 def test_productions_own_settings_do_nothing_in_the_recovered_server(major: int, tmp_path: Path) -> None:
     """It would archive, load what is not there, follow another server and run out of what the log needs."""
     with site(tmp_path, major, settings={"archive_mode": "on", "max_prepared_transactions": "2"}) as one:
