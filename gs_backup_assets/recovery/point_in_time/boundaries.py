@@ -27,19 +27,26 @@ _LOST = "Do not rely on a recovery to this point. Keep the report, and compare t
 
 @dataclass(frozen=True)
 class Boundaries:
-    """Commits by the archived log, in its order: of its first segment and just before the point, and just behind it."""
+    """Commits by the archived log, in its order: at the base backup and just before the point, and just behind it."""
 
     before: tuple[Commit, ...]
     after: tuple[Commit, ...]
 
 
 def read_boundaries(
-    archive: WalArchive, toolchain: Toolchain, segments: Sequence[Archived], target: RecoveryTarget, stop_at: Lsn | None
+    archive: WalArchive,
+    toolchain: Toolchain,
+    segments: Sequence[Archived],
+    target: RecoveryTarget,
+    stop_at: Lsn | None,
+    *,
+    base: int = 0,
 ) -> Boundaries:
-    """Look for the point in the log: bisects the segments, and reads those around it.
+    """Look for the point in the log: bisects the segments, and reads those around it, as far as there are commits.
 
-    `segments` follow each other. `stop_at` is the position of a target that is no time. Without a target, or for one
-    behind all commits, nothing comes after it. Raises what reading the archive raises.
+    `segments` follow each other; that with the number `base` is where the base backup ends. `stop_at` is the position
+    of a target that is no time. Without a target, or for one behind all commits, nothing comes after it. Raises what
+    reading the archive raises.
     """
     if not segments:
         return Boundaries((), ())
@@ -57,7 +64,7 @@ def read_boundaries(
         else:
             commits = log.around(len(segments) - 1)
             cut = len(commits)
-        first = log.commits(0)
+        first = log.commits(base)
     limit = commits[cut].lsn if cut < len(commits) else None
     early = [c for c in first if (limit is None or c.lsn < limit) and c not in commits]
     return Boundaries((*early[:_MOST], *commits[:cut][-_MOST:]), commits[cut:][:_MOST])
@@ -68,7 +75,7 @@ def _behind(moment: datetime, target: datetime, inclusive: bool) -> bool:
 
 
 class _Log:
-    """Segments of an archive, fetched when they are looked at."""
+    """Segments of an archive, fetched when they are looked at. No more than two are kept: there may be thousands."""
 
     def __init__(self, archive: WalArchive, toolchain: Toolchain, segments: Sequence[Archived], folder: Path) -> None:
         self._archive = archive
@@ -80,17 +87,21 @@ class _Log:
         self._timeline = segments[-1].segment.timeline
 
     def commits(self, index: int) -> tuple[Commit, ...]:
-        """The commits whose records lie in one segment."""
+        """The commits whose records begin in one segment."""
         if index not in self._known:
-            self._known[index] = self._read(index, index)
+            end = self._segments[index].segment.end
+            self._known[index] = tuple(commit for commit in self._read(index) if commit.lsn < end)
         return self._known[index]
 
     def around(self, index: int) -> tuple[Commit, ...]:
-        """The commits of a segment and its neighbours."""
-        return self._read(max(0, index - 1), min(len(self._segments) - 1, index + 1))
+        """The commits of a segment and its neighbours; where those have none, as far as the nearest that have some."""
+        count = len(self._segments)
+        low = next(filter(self.commits, range(index - 1, -1, -1)), 0)
+        high = next(filter(self.commits, range(index + 1, count)), count - 1)
+        return tuple(commit for i in range(low, high + 1) for commit in self.commits(i))
 
     def first_after(self, at: datetime) -> int:
-        """The first segment with a commit behind a moment, or the last segment. One without commits is as its next."""
+        """The first segment with a commit behind a moment; behind all commits the one after the last that has some."""
         low, high = 0, len(self._segments) - 1
         while low < high:
             middle = (low + high) // 2
@@ -99,16 +110,22 @@ class _Log:
                 high = middle
             else:
                 low = look + 1 if look < high else high
-        return low
+        # Of those without commits the bisection takes the first: what is looked for is behind them.
+        return next(filter(self.commits, range(low, len(self._segments))), low)
 
-    def _read(self, first: int, last: int) -> tuple[Commit, ...]:
-        for archived in self._segments[first : last + 1]:
-            path = self._folder / archived.segment.on(self._timeline).name
+    def _read(self, index: int) -> tuple[Commit, ...]:
+        """What begins in a segment and in the next one: a record may begin in one and end in the other."""
+        pair = self._segments[index : index + 2]
+        segments = [archived.segment.on(self._timeline) for archived in pair]
+        for path in self._folder.iterdir():
+            if path.name not in (segment.name for segment in segments):
+                path.unlink()
+        for archived, segment in zip(pair, segments, strict=True):
+            path = self._folder / segment.name
             if not path.exists():
                 path.write_bytes(self._archive.read(archived))
-        names = [self._segments[i].segment.on(self._timeline) for i in (first, last)]
-        end = self._segments[last].end if self._segments[last].partial else None
-        return read_wal(self._toolchain, self._folder, names[0], names[1], end=end).commits
+        end = pair[-1].end if pair[-1].partial else None
+        return read_wal(self._toolchain, self._folder, segments[0], segments[-1], end=end).commits
 
 
 def target_reached(boundaries: Boundaries, achieved: Achieved) -> CheckResult:

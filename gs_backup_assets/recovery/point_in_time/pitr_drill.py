@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 import gs_backup_assets
 from gs_backup_assets.catalogue.audit import Author, failure_noted, note
-from gs_backup_assets.catalogue.coverage import Window
 from gs_backup_assets.catalogue.drills import BoundaryRecord, DrillRecord, put_drill
 from gs_backup_assets.catalogue.periods import WEEK
 from gs_backup_assets.catalogue.physical_manifest import PhysicalManifest
@@ -31,7 +30,7 @@ from gs_backup_assets.recovery.point_in_time.boundaries import (
     read_boundaries,
     target_reached,
 )
-from gs_backup_assets.recovery.point_in_time.coverage_survey import survey, windows_with_times
+from gs_backup_assets.recovery.point_in_time.drill_moment import covered_now
 from gs_backup_assets.recovery.point_in_time.recover import Recovered
 from gs_backup_assets.recovery.point_in_time.recover_plan import RecoveryPlan, plan_recovery
 from gs_backup_assets.recovery.point_in_time.recovered_checks import compare_with_point
@@ -45,7 +44,6 @@ from gs_backup_assets.recovery.wal.access import open_archive
 from gs_backup_assets.recovery.wal.checks import Surveyed, survey_and_judge
 from gs_backup_assets.vault.opening import Vault, Which
 
-_OLDER_SEGMENTS = 4
 _COMMITS = ("target_reached", "commits_before_present", "commits_after_absent")
 _EQUALITY = ("rows_equal", "contents_equal", "schema_equal", "sequences_equal")
 
@@ -78,8 +76,8 @@ def run_drill(
     """
     which = which or vault.best
     with failure_noted(vault.primary, settings.name, by, "drill", ids={}, otherwise=vault.offsite):
-        covered = covered_windows(settings, vault, which)
-        wanted = target or _drawn(covered, rng)
+        covered = covered_now(settings, vault.store(which))
+        wanted = target or covered.draw(rng)
         point = _point(settings, vault, which, wanted)
         # The record's position is the very one that was fingerprinted; the log may have the name several times.
         aim = RecoveryTarget(lsn=Lsn.parse(point.lsn), inclusive=False) if point is not None else wanted
@@ -108,8 +106,8 @@ def run_drill(
             update={
                 "chosen": "random" if target is None else "given",
                 "recoverable_age_seconds": surveyed.survey.age_seconds if surveyed.survey else None,
-                "window_start": min((w.starts_at for w in covered), default=None),
-                "window_end": max((w.ends_at or w.starts_at for w in covered), default=None),
+                "window_start": covered.starts_at,
+                "window_end": covered.ends_at,
             }
         )
         refused = [*keep_proofs(settings, vault, plan, found, began=began, by=by), *_keep(vault, record)]
@@ -124,27 +122,6 @@ def run_drill(
         otherwise=vault.offsite,
     )
     return Drill(record, tuple(refused), not_logged)
-
-
-def covered_windows(settings: DatabaseSettings, vault: Vault, which: Which) -> tuple[Window, ...]:
-    """The windows on the newest timeline of the cluster in use; none where nothing can be recovered."""
-    clusters = survey(settings, vault.store(which))
-    if not clusters:
-        return ()
-    found = windows_with_times(clusters[0])
-    newest = max((window.timeline for window in found), default=0)
-    return tuple(window for window in found if window.timeline == newest)
-
-
-def _drawn(covered: tuple[Window, ...], rng: random.Random) -> RecoveryTarget:
-    """Any moment of all that are covered, each as likely as the other; the newest point where there is no window."""
-    spans = [(w.starts_at, ((w.ends_at or w.starts_at) - w.starts_at).total_seconds()) for w in covered]
-    left = rng.uniform(0, sum(seconds for _, seconds in spans))
-    for start, seconds in spans:
-        if left <= seconds:
-            return RecoveryTarget(at=start + timedelta(seconds=left))
-        left -= seconds
-    return RecoveryTarget()
 
 
 def _point(settings: DatabaseSettings, vault: Vault, which: Which, target: RecoveryTarget) -> RestorePointRecord | None:
@@ -167,24 +144,25 @@ def _boundaries(
     try:
         with progress.stage("boundaries"):
             toolchain = choose_own_major(plan.base.release)
-            segments = (*_older(archive, plan), *plan.segments)
-            return read_boundaries(archive, toolchain, segments, plan.target, plan.stop_at)
+            older = _older(archive, plan)
+            segments = (*older, *plan.segments)
+            base = min(len(older), len(segments) - 1)
+            return read_boundaries(archive, toolchain, segments, plan.target, plan.stop_at, base=base)
     except StoreError as error:
         found.leave_open(error, "commits_before_present", "commits_after_absent")
         return None
 
 
 def _older(archive: WalArchive, plan: RecoveryPlan) -> tuple[Archived, ...]:
-    """Some log from before the base backup: soon after it there may be no commit, and those before must be there."""
+    """The log before the base backup: long after it there may be no commit, and those before it must be there."""
     first = plan.segments[0].segment if plan.segments else _last_of_base(plan.base)
     there = {a.segment: a for a in archive.segments(plan.base.timeline) if not a.partial}
     found: list[Archived] = []
-    for back in range(1, _OLDER_SEGMENTS + 1):
-        archived = there.get(Segment(plan.base.timeline, first.number - back, first.size))
-        if archived is None:
-            break
-        found.insert(0, archived)
-    return tuple(found)
+    number = first.number - 1
+    while (archived := there.get(Segment(plan.base.timeline, number, first.size))) is not None:
+        found.append(archived)
+        number -= 1
+    return tuple(reversed(found))
 
 
 def _last_of_base(base: PhysicalManifest) -> Segment:

@@ -1,4 +1,4 @@
-"""Reads the archived log where it ends: the last commit, the end of the last record, and restore points by name."""
+"""Reads the archived log: the first and the last commit, the end of the last record, and restore points by name."""
 
 from __future__ import annotations
 
@@ -79,6 +79,21 @@ class LogReader:
                 return LogEnd(tuple(segments), stop, last, latest_at, damage)
         return LogEnd((), end, None, None, damage)
 
+    def first_commit(self, segments: Sequence[Archived], begin: Lsn, end: Lsn) -> Commit | None:
+        """The first commit from a position on; None when there is none before `end`. Damage raises StoreError.
+
+        Reads no more than it takes to find one. `end` is the first byte behind that is not on the way.
+        """
+        for lo, hi in _blocks(segments, _FIRST_BLOCK):
+            try:
+                commits = self._read(segments, lo, hi, end).commits
+            except _Damaged as damaged:
+                raise damaged.error from damaged
+            found = next((commit for commit in commits if commit.lsn >= begin), None)
+            if found is not None:
+                return found
+        return None
+
     def has_record_from(self, segments: Sequence[Archived], position: Lsn, end: Lsn) -> bool:
         """Whether a record begins at a position or behind it: only there a server that looks for it can stop."""
         needed = [archived for archived in segments if archived.end > position]
@@ -149,16 +164,20 @@ class LogReader:
             list(pool.map(bring, range(len(block))))
 
 
-def _blocks(segments: Sequence[Archived]) -> Iterator[tuple[int, int]]:
-    """Stretches of one timeline each, and not too long; each begins with the last segment of the one before."""
+def _blocks(segments: Sequence[Archived], size: int = _LARGEST_BLOCK) -> Iterator[tuple[int, int]]:
+    """Stretches of one timeline each, and not too long; each begins with the last segment of the one before.
+
+    The first one has `size` segments at most, those after it twice as many as the one before.
+    """
     lo = 0
     while lo < len(segments):
         hi = lo + 1
-        while hi < len(segments) and hi - lo < _LARGEST_BLOCK and segments[hi].segment == segments[hi - 1].segment.next:
+        while hi < len(segments) and hi - lo < size and segments[hi].segment == segments[hi - 1].segment.next:
             hi += 1
         yield lo, hi
         more = hi < len(segments) and segments[hi].segment == segments[hi - 1].segment.next
         lo = hi - 1 if more else hi
+        size = min(size * 2, _LARGEST_BLOCK)
 
 
 def _same_timeline(segments: Sequence[Archived], lo: int, hi: int) -> int:

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -38,6 +39,7 @@ from gs_backup_assets.recovery.point_in_time.boundaries import (
     commits_before_present,
     target_reached,
 )
+from gs_backup_assets.recovery.point_in_time.drill_moment import covered_now
 from gs_backup_assets.recovery.point_in_time.pitr_drill import Drill, run_drill
 from gs_backup_assets.recovery.point_in_time.prove_base import prove_base
 from gs_backup_assets.recovery.point_in_time.recover import Recovered, recovered
@@ -113,6 +115,37 @@ def test_a_drill_proves_a_random_moment_and_the_base_backup(major: int, tmp_path
         latest = _drill(place, "latest").record
         assert latest.verdict is Verdict.PROVEN and latest.first_after is None
         assert latest.recoverable_age_seconds is not None
+
+
+def test_a_quiet_database_is_drilled_where_it_has_commits(tmp_path: Path) -> None:
+    """Most of what is covered lies before the first commit, or in stretches of the log without any."""
+
+    def quiet(place: Site) -> None:
+        for _ in range(6):
+            place.server.sql("CHECKPOINT", database="postgres")
+            place.switch()
+
+    with site(17, tmp_path) as place:
+        place.base_backup()
+        time.sleep(1.5)
+        first = place.now()
+        place.commit(1)
+        quiet(place)
+        place.commit(2)
+        place.base_backup()
+        between = place.now()
+        quiet(place)
+        place.commit(3)
+        place.archive_all()
+        covered = covered_now(place.settings, place.store)
+        assert covered.starts_at is not None and (first - covered.starts_at).total_seconds() > 1
+        drawn = [at for seed in range(4) if (at := covered.draw(random.Random(seed)).at) is not None]
+        assert min(drawn) >= first and len(set(drawn)) == 4
+        # Far behind a commit and far before the next one, with nothing but a base backup between.
+        record = _drill(place, f"{between:%Y-%m-%dT%H:%M:%S.%fZ}").record
+        assert record.verdict is Verdict.PROVEN, record.checks
+        assert record.last_before is not None and record.last_before.at < between
+        assert record.first_after is not None and record.first_after.at > between
 
 
 @pytest.mark.parametrize("major", [15, 17])
