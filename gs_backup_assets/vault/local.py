@@ -94,8 +94,9 @@ class LocalStore:
         except OSError as error:
             raise self._unavailable(error) from error
 
-    def objects(self, prefix: str, *, skip: Collection[str] = ()) -> Iterator[Listed]:
-        yield from sorted(self._listed(str(self._path(prefix)), prefix, skip), key=lambda listed: listed.key)
+    def objects(self, prefix: str, *, skip: Collection[str] = (), after: str = "") -> Iterator[Listed]:
+        found = self._listed(str(self._path(prefix)), prefix, skip, after)
+        yield from sorted(found, key=lambda listed: listed.key)
 
     def own_checksum(self, key: str) -> OwnChecksum | None:
         if not self.exists(key):
@@ -136,17 +137,18 @@ class LocalStore:
         except OSError as error:
             raise self._unavailable(error) from error
 
-    def _listed(self, folder: str, prefix: str, skip: Collection[str]) -> Iterator[Listed]:
+    def _listed(self, folder: str, prefix: str, skip: Collection[str], after: str) -> Iterator[Listed]:
         """Regular files below a folder. What cannot be read is an error: a listing that leaves things out would lie."""
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    key = f"{prefix}/{entry.name}".lstrip("/")
                     if entry.is_dir(follow_symlinks=False):
                         if entry.name not in skip:
-                            yield from self._listed(entry.path, f"{prefix}/{entry.name}", skip)
-                    elif entry.is_file(follow_symlinks=False) and not entry.name.startswith(_ASIDE):
+                            yield from self._listed(entry.path, key, skip, after)
+                    elif key > after and entry.is_file(follow_symlinks=False) and not entry.name.startswith(_ASIDE):
                         with suppress(FileNotFoundError):  # it was deleted this moment
-                            yield _describe(f"{prefix}/{entry.name}".lstrip("/"), entry.stat(follow_symlinks=False))
+                            yield _describe(key, entry.stat(follow_symlinks=False))
         except FileNotFoundError:
             return
         except OSError as error:

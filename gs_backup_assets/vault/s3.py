@@ -92,9 +92,10 @@ class S3Store:
                 for entry in page.get("CommonPrefixes", ())
             )
 
-    def objects(self, prefix: str, *, skip: Collection[str] = ()) -> Iterator[Listed]:
+    def objects(self, prefix: str, *, skip: Collection[str] = (), after: str = "") -> Iterator[Listed]:
+        behind = {"StartAfter": self.prefix + after} if after else {}
         with self._translated(prefix):
-            for page in self._pages(self._start(prefix)):
+            for page in self._pages(self._start(prefix), **behind):
                 for found in page.get("Contents", ()):
                     key = found["Key"].removeprefix(self.prefix)
                     if skip and not set(skip).isdisjoint(key.split("/")[:-1]):

@@ -77,8 +77,11 @@ class Store(Protocol):
         """Names of the folders directly below `prefix`, sorted."""
         ...
 
-    def objects(self, prefix: str, *, skip: Collection[str] = ()) -> Iterator[Listed]:
-        """All objects below `prefix`, sorted by key, but for those in folders with a name in `skip`."""
+    def objects(self, prefix: str, *, skip: Collection[str] = (), after: str = "") -> Iterator[Listed]:
+        """All objects below `prefix`, sorted by key, but for those in folders with a name in `skip`.
+
+        With `after` only those behind that key: of a long listing no more is asked for than is wanted.
+        """
         ...
 
     def own_checksum(self, key: str) -> OwnChecksum | None:

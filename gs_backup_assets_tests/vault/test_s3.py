@@ -191,6 +191,8 @@ def test_folders_and_keys_are_sorted_and_some_are_skipped(store: S3Store) -> Non
     assert store.folders("s") == ["a", "b", "c"]
     assert list(keys(store, "s")) == ["s/a/0", "s/a/1", "s/b/2", "s/c/3", "s/dump", "s/file"]
     assert [found.key for found in store.objects("s", skip=("a", "dump"))] == ["s/b/2", "s/c/3", "s/dump", "s/file"]
+    assert [found.key for found in store.objects("s", after="s/b/2")] == ["s/c/3", "s/dump", "s/file"]
+    assert [found.key for found in store.objects("s", after="s/b/")] == ["s/b/2", "s/c/3", "s/dump", "s/file"]
 
 
 def test_a_listing_tells_size_time_class_and_a_tag_of_the_bytes(store: S3Store) -> None:

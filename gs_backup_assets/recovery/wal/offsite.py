@@ -27,7 +27,17 @@ CHECK = "offsite_wal_matches"
 _AT_A_TIME = 4
 # Comes and goes: what is newer takes its place.
 _PASSING = (WalKind.PARTIAL, WalKind.POSITION)
+# Of each timeline so many segments are looked at again and again: one may arrive after those behind it.
+_LOOKED_AT_AGAIN = 64
 _OTHER = "One of the two was changed. `gs-backup wal status` reads both; remove the wrong one, then `gs-backup copy`."
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to look in both archives: below a folder, behind a key of it; at all of it where that is empty."""
+
+    folder: str
+    after: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class MirroredWal:
     """What a copy came to: objects and bytes that were brought, whole segments that are in both stores now.
 
     `removed` are parts of segments and positions off-site that newer ones replace. What is in `findings` was not
-    brought, or is not the same in both stores: `WAL_CONFLICT`, `PRIMARY_DAMAGED`.
+    brought, or is not the same in both stores: `WAL_CONFLICT`, `PRIMARY_DAMAGED`. In `newest` is all that is archived
+    from now on: a later copy may look only there.
     """
 
     brought: int
@@ -43,6 +54,7 @@ class MirroredWal:
     segments: int
     removed: int
     findings: tuple[Finding, ...]
+    newest: tuple[Place, ...]
 
     @property
     def check(self) -> CheckResult:
@@ -63,17 +75,20 @@ class MirroredWal:
         )
 
 
-def mirror_wal(primary: Store, offsite: Store, database: str, progress: Progress) -> MirroredWal:
+def mirror_wal(
+    primary: Store, offsite: Store, database: str, progress: Progress, *, places: tuple[Place, ...] = ()
+) -> MirroredWal:
     """Bring what the off-site archive lacks, in an order that may break off anywhere; nothing there is replaced.
 
-    It costs a listing of both archives, and what is brought. Of what both have sizes are compared; a segment that is
-    brought is compared with what the stores say of it, and looked into where it is not encrypted: what is damaged in
-    the primary store is not spread, and keeps nothing else from its copy. Of each unfinished segment the longest
-    part is brought, of each cluster the newest position, and those before them go off-site. Raises
-    StoreError when a store cannot be used.
+    It costs a listing of both archives, of `places` only where they are given, and what is brought. Of what both have
+    sizes are compared; a segment that is brought is compared with what the stores say of it, and looked into where it
+    is not encrypted: what is damaged in the primary store is not spread, and keeps nothing else from its copy. Of each
+    unfinished segment the longest part is brought, of each cluster the newest position, and those before them go
+    off-site. Raises StoreError when a store cannot be used.
     """
     with progress.stage("copy wal") as stage:
-        mine, theirs = (wal_objects(store.objects(wal_folder(database)), database) for store in (primary, offsite))
+        places = (*places, *_not_looked_at(primary, database, places)) if places else (Place(wal_folder(database)),)
+        mine, theirs = (_objects(store, database, places) for store in (primary, offsite))
         there = {found.key: found for found in theirs}
         passing = [*newest_partials(mine), *_newest_positions(mine)]
         wanted = [found for found in mine if found.kind not in _PASSING] + passing
@@ -94,6 +109,7 @@ def mirror_wal(primary: Store, offsite: Store, database: str, progress: Progress
         segments=sum(found.kind is WalKind.SEGMENT for found in (*theirs, *brought)),
         removed=removed,
         findings=tuple(findings),
+        newest=_newest_places(mine, database),
     )
 
 
@@ -106,6 +122,44 @@ def compare_wal(primary: Store, offsite: Store, database: str, stage: Stage) -> 
     jobs = [partial(_same, primary, offsite, found, stage=stage, total=len(both)) for found in both]
     told = side_by_side(jobs, at_a_time=_AT_A_TIME, name="wal")
     return [_conflict(found) for found, same in zip(both, told, strict=True) if not same]
+
+
+def _not_looked_at(primary: Store, database: str, places: tuple[Place, ...]) -> list[Place]:
+    """Clusters whose archive was begun since the places were found."""
+    top = wal_folder(database)
+    known = {place.folder.removeprefix(f"{top}/").partition("/")[0] for place in places}
+    return [Place(f"{top}/{system}") for system in primary.folders(top) if system not in known]
+
+
+def _objects(store: Store, database: str, places: tuple[Place, ...]) -> list[WalObject]:
+    """What lies in places; parts of segments that are before them are left out as well, wherever they lie."""
+    objects: list[WalObject] = []
+    for place in places:
+        before = place.after.rpartition("/")[2].partition(".")[0]
+        found = wal_objects(store.objects(place.folder, after=place.after), database)
+        objects += [one for one in found if one.kind is not WalKind.PARTIAL or (one.segment or "") > before]
+    return objects
+
+
+def _newest_places(objects: Sequence[WalObject], database: str) -> tuple[Place, ...]:
+    """The ends of all timelines. Behind a cluster's newest one come later timelines, restore points and positions."""
+    segments: dict[str, dict[int, list[str]]] = {}
+    for found in objects:
+        timelines = segments.setdefault(found.system_identifier, {})
+        if found.timeline is not None:
+            keys = timelines.setdefault(found.timeline, [])
+            keys += [found.key] if found.kind is WalKind.SEGMENT else []
+    places = []
+    for system, timelines in segments.items():
+        top = f"{wal_folder(database)}/{system}"
+        for timeline, keys in timelines.items():
+            folder = f"{top}/{timeline:08X}"
+            newest = timeline == max(timelines)
+            after = sorted(keys)[-_LOOKED_AT_AGAIN - 1] if len(keys) > _LOOKED_AT_AGAIN else f"{folder}/"
+            places.append(Place(top if newest else folder, after))
+        if not timelines:
+            places.append(Place(top))
+    return tuple(places)
 
 
 def _newest_positions(objects: Sequence[WalObject]) -> list[WalObject]:

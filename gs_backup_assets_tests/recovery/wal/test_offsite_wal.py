@@ -15,7 +15,9 @@ from gs_backup_assets.errors import StoreError
 from gs_backup_assets.postgres.wal import PAGE_BYTES
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.wal.access import open_archive
+from gs_backup_assets.recovery.wal.mirroring import Mirror
 from gs_backup_assets.recovery.wal.offsite import MirroredWal, compare_wal, mirror_wal
+from gs_backup_assets.recovery.wal.words import Words
 from gs_backup_assets.vault.keys import new_raw_key
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets.vault.store import Store, keys
@@ -29,6 +31,7 @@ from gs_backup_assets_tests.catalogue.wal import (
     segment,
 )
 from gs_backup_assets_tests.chain import settings_in
+from gs_backup_assets_tests.processes import wait_until
 from gs_backup_assets_tests.s3_server import S3Server
 
 NOW = datetime(2026, 11, 22, 8, 0, 3, tzinfo=timezone.utc)
@@ -117,6 +120,49 @@ def test_a_part_stays_until_the_whole_segment_is_there(primary: LocalStore, offs
     put_segments(primary, [5])
     mirror(primary, offsite)
     assert [(a.segment, a.partial) for a in archive(offsite).segments(1)] == [(segment(5), False), (segment(6), True)]
+
+
+def test_a_later_copy_looks_only_at_what_is_newer(primary: LocalStore, offsite: Store) -> None:
+    """Months of log are not listed again every minute: at the end of each timeline, and at all that follows."""
+    numbers = [number for number in range(100, 180) if number not in (105, 172)]
+    put_segments(primary, numbers)
+    put_segments(primary, range(300, 303), timeline=2)
+    archive(primary).put_partial(segment(105), log_of(segment(105), written=PAGE_BYTES))
+    newest = mirror(primary, offsite).newest
+    looked_at = [found.key for place in newest for found in offsite.objects(place.folder, after=place.after)]
+    assert len(looked_at) == 64 + 1 + 3 and min(looked_at) > f"{TOP}/00000001/{segment(110).name}"
+    put_segments(primary, [105, 172])
+    put_segments(primary, [303], timeline=2)
+    put_segments(primary, [303], timeline=3)
+    put_history(primary, 3, (2, 303))
+    put_segments(primary, [5], system="77")
+    archive(primary).put_partial(segment(304, 2), log_of(segment(304, 2), written=PAGE_BYTES))
+    primary.put_bytes(b"{}", f"{TOP}/points/before-the-change.json")
+    put_position(primary, "shop", position(0))
+    done = mirror_wal(primary, offsite, "shop", Progress(), places=newest)
+    assert (done.brought, done.removed, done.findings) == (8, 0, ()) and archive(offsite).find(segment(172)) is not None
+    assert set(keys(primary, "shop")) - set(keys(offsite, "shop")) == {f"{TOP}/00000001/{segment(105).name}.zst"}
+    assert mirror_wal(primary, offsite, "shop", Progress(), places=newest).brought == 0
+    assert (mirror(primary, offsite).brought, mirror(primary, offsite).brought) == (1, 0)
+
+
+def test_the_stream_compares_everything_at_its_start_and_now_and_then(primary: LocalStore, tmp_path: Path) -> None:
+    offsite = LocalStore(tmp_path / "elsewhere")
+    put_segments(primary, [number for number in range(100) if number != 3])
+    told: list[str] = []
+    copies, words = Mirror(primary, offsite, "shop", 60.0), Words(told.append)
+
+    def copied(now: float) -> set[int]:
+        copies.step(now, words)
+        wait_until(lambda: copies.idle, what="a copy")
+        copies.collect(words)
+        return {archived.segment.number for archived in archive(offsite).segments(1)}
+
+    assert copied(0.0) == set(range(100)) - {3}
+    put_segments(primary, [3, 100])
+    assert copied(30.0) == set(range(100)) - {3}, "it is not time yet"
+    assert copied(60.0) == set(range(101)) - {3}
+    assert copied(6 * 3600.0) == set(range(101)) and told == []
 
 
 def test_what_is_there_is_never_replaced(primary: LocalStore, offsite: Store) -> None:
