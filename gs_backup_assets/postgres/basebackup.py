@@ -24,6 +24,7 @@ INCREMENTAL_REFUSED = "INCREMENTAL_REFUSED"
 LABEL = "gs_backup"
 _WORKERS = 2
 _PROGRESS = re.compile(r"\s*(\d+)/(\d+) kB ")
+_SPEAKER = re.compile(r"^.*\b(?:error|ERROR|DETAIL|HINT):\s+")
 
 
 def compressions(wanted: Compression, server: Release, programs: Release) -> tuple[str, ...]:
@@ -123,7 +124,9 @@ def explain(stderr: tuple[str, ...], status: int, target: Target) -> BackupError
     if "compress" in words and any(w in words for w in ("not supported by this build", "does not support", "worker")):
         return ProgramError(COMPRESSION_UNKNOWN, f"pg_basebackup: {last}.", "Set physical.compression to gzip:1.")
     if any(phrase in words for phrase in _NO_INCREMENT):
-        return SourceError(INCREMENTAL_REFUSED, f"No incremental backup is possible: {last}.", "Take a full one.")
+        cause = next(line for line in lines if any(phrase in line for phrase in _NO_INCREMENT))
+        cause = _SPEAKER.sub("", cause).rstrip(".")
+        return SourceError(INCREMENTAL_REFUSED, f"No incremental backup is possible: {cause}.", "Take a full one.")
     if "WAL level not sufficient" in words:
         return SourceError(
             "WAL_LEVEL_MINIMAL",
