@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
-from gs_backup_assets.catalogue.cost_report import StoreContents
-from gs_backup_assets.catalogue.costs import StoreName
+from gs_backup_assets.catalogue.cost_report import StoreContents, build_report
+from gs_backup_assets.catalogue.costs import CostReport, StoreName
 from gs_backup_assets.catalogue.forecast import Rules
 from gs_backup_assets.catalogue.manifest import backup_id
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
+from gs_backup_assets.config_backups import Retention
+from gs_backup_assets.config_watching import Costs
 from gs_backup_assets.vault.store import Listed
 
 GB = 10**9
@@ -19,6 +22,10 @@ DAY = timedelta(days=1)
 NOW = datetime(2026, 12, 1, 6, 0, 0, tzinfo=timezone.utc)
 NEWEST = NOW.replace(hour=2)
 LOCAL = Rules("local", None, {})
+UTC = ZoneInfo("UTC")
+DEFAULTS = Costs()
+ONLY_DAYS = Retention(daily=7, weekly=0, monthly=0, keep_proven=1)
+GLACIER = Rules("STANDARD", None, {"GLACIER": 30 * DAY})
 
 
 def listed(key: str, size: int, modified: datetime = NEWEST, storage_class: str = "local") -> Listed:
@@ -69,3 +76,15 @@ def contents(
         listing.append(listed(f"{folder}/dump/1.dat", one.stored_bytes or 0, one.taken_at, kind))
         listing.append(listed(f"{folder}/manifest.json", 0, one.taken_at, kind))
     return StoreContents(name, f"the {name} store", sorted(listing, key=lambda o: o.key), found, rules)
+
+
+def report(
+    *stores: StoreContents, costs: Costs = DEFAULTS, retention: Retention | None = None, now: datetime = NOW
+) -> CostReport:
+    """The report of these stores, in UTC."""
+    return build_report("shop", stores, costs=costs, retention=retention, zone=UTC, now=now)
+
+
+def stored(made: CostReport) -> list[float]:
+    """The forecast in GB."""
+    return [month.stored_bytes / GB for month in made.forecast]

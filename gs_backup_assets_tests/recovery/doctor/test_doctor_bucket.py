@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,68 +12,22 @@ import pytest
 
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.config_stores import S3StoreConfig
-from gs_backup_assets.errors import NotVerifiable, ProofFailed, StoreError
-from gs_backup_assets.recovery.doctor.bucket import CHECKS, bucket_config, examine_bucket, open_bucket
+from gs_backup_assets.errors import ProofFailed
+from gs_backup_assets.recovery.doctor.bucket import CHECKS, examine_bucket
 from gs_backup_assets.recovery.doctor.bucket_rules import ARCHIVED_ABOVE_BYTES
-from gs_backup_assets.recovery.doctor.bucket_setup import RulePlan, apply_rules, plan_rules
-from gs_backup_assets.recovery.doctor.diagnosis import Diagnosis
-from gs_backup_assets.vault.bucket import Bucket
-from gs_backup_assets.vault.opening import ClientFactory
-from gs_backup_assets.vault.s3_client import make_client
-from gs_backup_assets_tests.faults import Answer, Proxy, proxy_before
-from gs_backup_assets_tests.s3_server import READER, MotoServer, S3Server, Server
-
-NOT_IMPLEMENTED = Answer(501, "NotImplemented")
-DENIED = Answer(403, "AccessDenied")
-BLOCKED = {
-    "BlockPublicAcls": True,
-    "IgnorePublicAcls": True,
-    "BlockPublicPolicy": True,
-    "RestrictPublicBuckets": True,
-}
-
-
-def settings_for(server: Server, bucket: str, prefix: str = "prod", **extra: Any) -> DatabaseSettings:
-    """Settings whose off-site store is a bucket on a server; `encryption` is the settings' own."""
-    encryption = extra.pop("encryption", None)
-    return DatabaseSettings.model_validate(
-        {
-            "name": "shop",
-            "url_env": "UNUSED",
-            "timezone": "UTC",
-            "folder": Path("/nonexistent"),
-            "encryption": encryption,
-            "stores": {"offsite": server.config(bucket, prefix, **extra).model_dump(exclude_unset=True)},
-        }
-    )
-
-
-def examined(settings: DatabaseSettings) -> dict[str, Diagnosis]:
-    diagnoses = examine_bucket(settings, "offsite")
-    assert [diagnosis.name for diagnosis in diagnoses] == [f"offsite_{check}" for check in CHECKS]
-    return {diagnosis.name.removeprefix("offsite_"): diagnosis for diagnosis in diagnoses}
-
-
-def of_status(found: dict[str, Diagnosis], status: Status) -> set[str]:
-    return {name for name, diagnosis in found.items() if diagnosis.status is status}
-
-
-def notes(found: dict[str, Diagnosis]) -> set[str]:
-    return {name for name, diagnosis in found.items() if diagnosis.is_note}
-
-
-@pytest.fixture
-def moto_proxy(moto_server: MotoServer) -> Iterator[Proxy]:
-    """moto, which lets strangers in unless a fault of this proxy refuses them."""
-    with proxy_before(moto_server.endpoint) as proxy:
-        yield proxy
-
-
-def no_strangers(proxy: Proxy) -> None:
-    """Only a stranger's listing asks for no key at all; objects are private in moto as well."""
-    proxy.on("GET", r"max-keys=0", DENIED, times=None)
-
+from gs_backup_assets_tests.faults import Proxy
+from gs_backup_assets_tests.recovery.doctor.bucket_site import (
+    BLOCKED,
+    answering,
+    examined,
+    fix,
+    no_strangers,
+    notes,
+    of_status,
+    put_rules,
+    settings_for,
+)
+from gs_backup_assets_tests.s3_server import MotoServer, S3Server
 
 # A bucket as it should be ---------------------------------------------------------------------------------------------
 
@@ -238,10 +191,6 @@ def test_a_lock_that_nobody_uses_and_one_of_the_buckets_own(s3_server: S3Server)
     assert "9 days (COMPLIANCE): nobody can" in both.summary and both.details == own.details
 
 
-def put_rules(server: Server, bucket: str, *rules: dict[str, Any]) -> None:
-    server.client().put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": list(rules)})
-
-
 def test_a_rule_that_deletes_backups_by_age_fails(s3_server: S3Server, bucket: str) -> None:
     put_rules(
         s3_server,
@@ -304,181 +253,3 @@ def test_transitions_in_an_order_that_s3_does_not_know(moto_server: MotoServer) 
     wanted = {"GLACIER": timedelta(days=30), "STANDARD_IA": timedelta(days=60)}
     found = examined(settings_for(moto_server, moto_server.bucket(), transitions=wanted))
     assert found["lifecycle"].status is Status.NOT_VERIFIED and "TRANSITIONS_INVALID" in found["lifecycle"].summary
-
-
-# Servers that lack something: the client leaves a header out, so that the server never hears of it ------------------
-
-
-def without(*headers: str) -> ClientFactory:
-    """Clients of which the server does not hear these headers of a put."""
-
-    def forget(request: Any, **_: Any) -> None:
-        for header in headers:
-            del request.headers[header]
-
-    def factory(config: S3StoreConfig) -> Any:
-        client = make_client(config)
-        client.meta.events.register("before-sign.s3.PutObject", forget)
-        return client
-
-    return factory
-
-
-def probes(settings: DatabaseSettings, client: ClientFactory) -> tuple[Diagnosis, Diagnosis]:
-    found = {diagnosis.name: diagnosis for diagnosis in examine_bucket(settings, "offsite", client=client)}
-    return found["offsite_write_once"], found["offsite_checksums"]
-
-
-def test_a_server_that_overwrites_in_spite_of_the_condition_fails(s3_server: S3Server, bucket: str) -> None:
-    once, _ = probes(settings_for(s3_server, bucket), without("If-None-Match"))
-    assert once.status is Status.FAILED and "silently replaces" in once.summary
-    assert "Contents" not in s3_server.client().list_objects_v2(Bucket=bucket)
-
-
-def test_a_server_that_looks_at_no_checksum_is_noted(s3_server: S3Server, bucket: str) -> None:
-    _, checksums = probes(settings_for(s3_server, bucket), without("x-amz-checksum-sha256"))
-    assert checksums.is_note and "does not look" in checksums.summary
-    assert "reads every byte back" in checksums.details[0]
-
-
-def answering(operation: str, change: Callable[[dict[str, Any]], object], *forgotten: str) -> ClientFactory:
-    """Clients of a server that gives another answer to one operation."""
-
-    def factory(config: S3StoreConfig) -> Any:
-        client = without(*forgotten)(config)
-        client.meta.events.register(f"after-call.s3.{operation}", lambda parsed, **_: change(parsed))
-        return client
-
-    return factory
-
-
-def test_a_server_that_tells_no_checksum_is_noted(s3_server: S3Server, bucket: str) -> None:
-    client = answering("HeadObject", lambda parsed: parsed.pop("ChecksumSHA256"))
-    _, checksums = probes(settings_for(s3_server, bucket), client)
-    assert checksums.is_note and "does not tell" in checksums.summary
-
-
-def test_a_server_that_only_repeats_checksums_fails(s3_server: S3Server, bucket: str) -> None:
-    """The comparison of copies would believe it."""
-    claimed = {"ChecksumSHA256": "what was claimed"}
-    client = answering("HeadObject", lambda parsed: parsed.update(claimed), "x-amz-checksum-sha256")
-    _, checksums = probes(settings_for(s3_server, bucket), client)
-    assert checksums.status is Status.FAILED and "repeats" in checksums.summary
-
-
-@pytest.mark.parametrize("fault", [NOT_IMPLEMENTED, DENIED], ids=lambda fault: fault.code)
-@pytest.mark.parametrize(
-    ("query", "check", "permission"),
-    [
-        (r"\?versioning", "versioning", "s3:GetBucketVersioning"),
-        (r"\?encryption", "default_encryption", "s3:GetEncryptionConfiguration"),
-        (r"\?publicAccessBlock", "public_access", "s3:GetBucketPublicAccessBlock"),
-        (r"\?policyStatus", "public_access", "s3:GetBucketPolicyStatus"),
-        (r"\?acl", "public_access", "s3:GetBucketAcl"),
-        (r"\?object-lock", "object_lock", "s3:GetBucketObjectLockConfiguration"),
-        (r"\?lifecycle", "lifecycle", "s3:GetLifecycleConfiguration"),
-    ],
-)
-def test_what_stays_open_is_not_verified(
-    moto_server: MotoServer, moto_proxy: Proxy, query: str, check: str, permission: str, fault: Answer
-) -> None:
-    """A server that does not know the question, and a role that may not ask it; the other checks go on."""
-    no_strangers(moto_proxy)
-    moto_proxy.on("GET", query, fault, times=None)
-    found = examined(settings_for(moto_server, moto_server.bucket(), endpoint=moto_proxy.endpoint))
-    open_checks = of_status(found, Status.NOT_VERIFIED)
-    assert open_checks == ({"versioning", "lifecycle"} if check == "versioning" else {check})
-    told = " ".join((found[check].summary, *found[check].details, found[check].hint))
-    assert ("NOT_IMPLEMENTED" if fault is NOT_IMPLEMENTED else "PERMISSION_MISSING") in told
-    assert (permission in told) == (fault is DENIED)
-    assert of_status(found, Status.FAILED) == set()
-
-
-def test_a_role_that_may_not_write_leaves_the_probes_open(s3_server: S3Server, bucket: str) -> None:
-    found = examined(settings_for(s3_server, bucket, **READER))
-    for check in ("write_once", "checksums"):
-        assert found[check].status is Status.NOT_VERIFIED
-        assert "s3:PutObject" in found[check].hint
-    assert of_status(found, Status.FAILED) == set()
-
-
-def test_a_probe_that_cannot_be_removed_is_told(moto_server: MotoServer, moto_proxy: Proxy) -> None:
-    no_strangers(moto_proxy)
-    moto_proxy.on("DELETE", r"/\.doctor-", DENIED, times=None)
-    found = examined(settings_for(moto_server, moto_server.bucket(), endpoint=moto_proxy.endpoint))
-    assert found["write_once"].status is Status.PASSED
-    assert all("s3:DeleteObject" in detail for detail in found["write_once"].details)
-    assert len(found["write_once"].details) == 2, "moto took the damaged one as well"
-
-
-# Rules, on servers ----------------------------------------------------------------------------------------------------
-
-
-def planned(settings: DatabaseSettings, client: ClientFactory = make_client) -> tuple[Bucket, RulePlan]:
-    bucket, config = open_bucket(settings, "offsite", client), bucket_config(settings, "offsite")
-    assert config is not None
-    return bucket, plan_rules(bucket, config)
-
-
-def fix(settings: DatabaseSettings, client: ClientFactory = make_client, *, read_back_seconds: float = 30) -> bool:
-    """Put the recommended rules; whether that changed any."""
-    bucket, plan = planned(settings, client)
-    if plan.changes:
-        apply_rules(bucket, plan, read_back_seconds=read_back_seconds)
-    return plan.changes
-
-
-def rules_of(server: Server, bucket: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = server.client().get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
-    return found
-
-
-@pytest.mark.parametrize("which", ["s3_server", "moto_server"])
-def test_rules_are_put_once_and_those_of_others_stay(which: str, request: pytest.FixtureRequest) -> None:
-    server: Server = request.getfixturevalue(which)
-    bucket = server.bucket(versioning=True)
-    theirs = {"ID": "logs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 3}}
-    put_rules(server, bucket, theirs)
-    assert fix(settings_for(server, bucket, "prod"))
-    assert not fix(settings_for(server, bucket, "prod"))
-    assert fix(settings_for(server, bucket, "staging")), "another store in the same bucket has rules of its own"
-    assert not fix(settings_for(server, bucket, "prod"))
-    there = rules_of(server, bucket)
-    assert theirs in there and len(there) == 5
-    lifecycle = examined(settings_for(server, bucket, "staging"))["lifecycle"]
-    assert lifecycle.status is Status.PASSED and not lifecycle.is_note
-
-
-def test_which_sizes_change_their_class_is_left_as_it_was(moto_server: MotoServer) -> None:
-    """Amazon puts its default back when a request does not name the setting; moto has only the default."""
-    setting = {"TransitionDefaultMinimumObjectSize": "varies_by_storage_class"}
-    sent: list[str] = []
-
-    def factory(config: S3StoreConfig) -> Any:
-        client = answering("GetBucketLifecycleConfiguration", lambda parsed: parsed.update(setting))(config)
-        client.meta.events.register(
-            "before-call.s3.PutBucketLifecycleConfiguration",
-            lambda params, **_: sent.append(params["headers"]["x-amz-transition-default-minimum-object-size"]),
-        )
-        return client
-
-    bucket = moto_server.bucket()
-    put_rules(moto_server, bucket, {"ID": "logs", "Status": "Enabled", "Filter": {}, "Expiration": {"Days": 9}})
-    assert fix(settings_for(moto_server, bucket), factory)
-    assert sent == ["varies_by_storage_class"]
-
-
-def test_rules_that_others_changed_meanwhile_are_not_overwritten(s3_server: S3Server, bucket: str) -> None:
-    opened, plan = planned(settings_for(s3_server, bucket))
-    theirs = {"ID": "logs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 3}}
-    put_rules(s3_server, bucket, theirs)
-    with pytest.raises(StoreError, match="RULES_CHANGED"):
-        apply_rules(opened, plan)
-    assert rules_of(s3_server, bucket) == [theirs]
-
-
-def test_a_server_that_does_not_know_a_rule_refuses_all(s3_server: S3Server, bucket: str) -> None:
-    """SeaweedFS has no transitions."""
-    with pytest.raises(NotVerifiable, match="NOT_IMPLEMENTED"):
-        fix(settings_for(s3_server, bucket, transitions={"GLACIER": timedelta(days=90)}))
-    assert open_bucket(settings_for(s3_server, bucket), "offsite").lifecycle().rules == ()
