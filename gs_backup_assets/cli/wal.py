@@ -158,7 +158,7 @@ def push(
 
 @app.command("status")
 def status(config: ConfigOption = None, database: DatabaseOption = None, json: JsonOption = False) -> None:
-    """What is archived, and how far it is behind the server. 1: too far, or the slot is lost. 3: no server."""
+    """What is archived, and how far behind the server. 1: a gap, too far, or the slot is lost. 3: no server."""
     from datetime import datetime, timezone
 
     from gs_backup_assets.cli.wal_show import show_state, state_document

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gs_backup_assets.cli.common import human_bytes
+from gs_backup_assets.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,8 +47,12 @@ def _server(live: ServerState, wal: Wal) -> dict[str, Any]:
 
 
 def _cluster(cluster: ClusterState) -> dict[str, Any]:
+    gap = cluster.gap
     return {
         "system_identifier": cluster.system_identifier,
+        "gap": None
+        if gap is None
+        else {"first": gap.missing, "segments": cluster.gap_segments, "start": str(gap.start), "end": str(gap.end)},
         "position": None if cluster.position is None else cluster.position.model_dump(mode="json"),
         "timelines": [
             {
@@ -75,6 +80,13 @@ def show_state(console: Console, document: dict[str, Any]) -> None:
             cells = (t["timeline"], t["first"], t["last"], t["segments"], human_bytes(t["stored_bytes"]))
             table.add_row(*map(str, (*cells, t["missing"], t["end_lsn"])))
         console.print(table)
+        if (gap := cluster["gap"]) is not None:
+            console.print(
+                f"WAL_GAP: nothing behind {gap['start']} can be recovered:"
+                f" {counted(gap['segments'], 'segment')} from {gap['first']} on, behind the newest base backup."
+                " Take a new one: `gs-backup base-backup --full`.",
+                markup=False,
+            )
     if not document["clusters"]:
         console.print("Nothing is archived yet.")
     if (refusal := document["refusal"]) is not None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gs_backup_assets.catalogue.wal_archive import WalArchive, archived_clusters
+from gs_backup_assets.catalogue.coverage import Gap, TimelineLog
+from gs_backup_assets.catalogue.wal_archive import archived_clusters
 from gs_backup_assets.catalogue.wal_positions import Position, newest_position
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError, ExitStatus
@@ -15,6 +16,7 @@ from gs_backup_assets.postgres.slots import Slot, SlotLimits, read_slot, slot_li
 from gs_backup_assets.postgres.wal import DEFAULT_SEGMENT_BYTES, Lsn
 from gs_backup_assets.recovery.wal.access import open_archive
 from gs_backup_assets.recovery.wal.server import Server, look_at
+from gs_backup_assets.recovery.wal.survey import current_cluster, gap_behind_base, logs_of, missing_segments
 from gs_backup_assets.vault.store import Store
 
 
@@ -33,11 +35,17 @@ class TimelineState:
 
 @dataclass(frozen=True)
 class ClusterState:
-    """What is archived of a cluster."""
+    """What is archived of a cluster.
+
+    `gap` is where the way from the newest base backup ends, `gap_segments` how many segments are missing there. What
+    was archived behind a gap within `wal.max_lag` is no proof of one: what lies before it may still be on its way.
+    """
 
     system_identifier: str
     timelines: tuple[TimelineState, ...]
     position: Position | None
+    gap: Gap | None
+    gap_segments: int
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,17 @@ class ServerState:
 
 @dataclass(frozen=True)
 class WalState:
-    """Everything; `refusal` is why the server could not be asked."""
+    """Everything; `refusal` is why the server could not be asked. `current` is the cluster that is archived now."""
 
     clusters: tuple[ClusterState, ...]
+    current: ClusterState | None
     live: ServerState | None
     refusal: BackupError | None
 
     def exit_status(self, max_lag: timedelta) -> ExitStatus:
-        """FAILED: too far behind, or the slot is gone. NOT_VERIFIED: the server could not be asked."""
+        """FAILED: a gap behind the newest base backup, too far behind, or the slot is gone. NOT_VERIFIED: no server."""
+        if self.current is not None and self.current.gap is not None:
+            return ExitStatus.FAILED
         if self.live is None:
             return ExitStatus.NOT_VERIFIED
         late = self.live.lag_seconds is None or self.live.lag_seconds > max_lag.total_seconds()
@@ -83,11 +94,12 @@ def wal_state(settings: DatabaseSettings, store: Store, target: Target, *, now: 
     except BackupError as error:
         server, refusal = None, error
     # After the server: what it had flushed then may be archived by now, and nothing is taken for missing that is not.
-    clusters = tuple(_cluster(settings, store, system) for system in archived_clusters(store, settings.name))
-    if server is None:
-        return WalState(clusters, None, refusal)
-    mine = next((c for c in clusters if c.system_identifier == server.facts.system_identifier), None)
-    return WalState(clusters, _beside(server, mine, slot, limits, now), None)
+    since = now - settings.wal.max_lag
+    clusters = tuple(_cluster(settings, store, system, since) for system in archived_clusters(store, settings.name))
+    wanted = server.facts.system_identifier if server is not None else current_cluster(settings, store)
+    mine = next((c for c in clusters if c.system_identifier == wanted), None)
+    live = None if server is None else _beside(server, mine, slot, limits, now)
+    return WalState(clusters, mine, live, refusal)
 
 
 def _beside(
@@ -116,23 +128,33 @@ def _ends(server: Server, cluster: ClusterState | None) -> Iterator[Lsn]:
             yield found.end if left is None else min(found.end, left)
 
 
-def _cluster(settings: DatabaseSettings, store: Store, system_identifier: str) -> ClusterState:
+def _cluster(settings: DatabaseSettings, store: Store, system_identifier: str, since: datetime) -> ClusterState:
     archive = open_archive(settings, store, system_identifier)
     size = archive.stored_segment_bytes() or DEFAULT_SEGMENT_BYTES
     if size != archive.segment_bytes:
         archive = open_archive(settings, store, system_identifier, segment_bytes=size)
-    timelines = [_timeline(archive, timeline) for timeline in archive.timelines()]
+    logs = logs_of(archive)
     position = newest_position(store, settings.name, system_identifier)
-    return ClusterState(system_identifier, tuple(t for t in timelines if t is not None), position)
+    gap = gap_behind_base(archive, logs)
+    if gap is not None and not _is_old(gap, logs, since):
+        gap = None
+    missing = 0 if gap is None else missing_segments(gap, archive.segment_bytes)
+    return ClusterState(
+        system_identifier, tuple(_timeline(log) for log in logs if log.segments), position, gap, missing
+    )
 
 
-def _timeline(archive: WalArchive, timeline: int) -> TimelineState | None:
-    found = archive.segments(timeline)
-    if not found:
-        return None
+def _is_old(gap: Gap, logs: tuple[TimelineLog, ...], since: datetime) -> bool:
+    """Whether something that lies behind a gap was archived before a time."""
+    stored = [a.stored_at for log in logs for a in log.segments if a.segment.start >= gap.end and a.stored_at]
+    return min(stored, default=since) <= since
+
+
+def _timeline(log: TimelineLog) -> TimelineState:
+    found = log.segments
     first, last = found[0].segment, found[-1].segment
     return TimelineState(
-        timeline=timeline,
+        timeline=log.number,
         first=first.name,
         last=last.name,
         segments=len(found),

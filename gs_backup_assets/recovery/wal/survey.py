@@ -160,7 +160,7 @@ def survey_archive(settings: DatabaseSettings, store: Store, system_identifier: 
     unread: BackupError | None = None
     logs: tuple[TimelineLog, ...] = ()
     try:
-        logs = _logs(archive)
+        logs = logs_of(archive)
     except BackupError as error:  # a history that cannot be read: nothing can be said of what follows what
         unread = error
     cluster = ClusterLog(system_identifier, (_base(entry),) if entry else (), logs, segment_bytes)
@@ -197,6 +197,13 @@ def survey_archive(settings: DatabaseSettings, store: Store, system_identifier: 
     )
 
 
+def gap_behind_base(archive: WalArchive, logs: tuple[TimelineLog, ...]) -> Gap | None:
+    """The gap behind a cluster's newest base backup; None without one, and for gaps that lie before it."""
+    entry = _newest_base(archive.store, archive.database, archive.system_identifier)
+    cluster = ClusterLog(archive.system_identifier, (_base(entry),) if entry else (), logs, archive.segment_bytes)
+    return _gap_at(cluster, _reach(cluster))
+
+
 def _newest_base(store: Store, database: str, system_identifier: str) -> PhysicalEntry | None:
     """The newest base backup of the cluster that is not known to be bad."""
     catalogue = PhysicalCatalogue(store, database)
@@ -214,7 +221,8 @@ def _base(entry: PhysicalEntry) -> Base:
     return Base(entry.id, manifest.timeline, start, stop, manifest.consistent_at)
 
 
-def _logs(archive: WalArchive) -> tuple[TimelineLog, ...]:
+def logs_of(archive: WalArchive) -> tuple[TimelineLog, ...]:
+    """All that is archived of a cluster, by timeline. StoreError (`WAL_DAMAGED`) when a history cannot be read."""
     return tuple(
         TimelineLog(timeline, archive.history(timeline), tuple(archive.segments(timeline)))
         for timeline in archive.timelines()

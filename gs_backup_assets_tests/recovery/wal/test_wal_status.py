@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,11 +14,12 @@ import pytest
 
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.errors import SourceError
+from gs_backup_assets.postgres.wal import Lsn
 from gs_backup_assets.recovery.doctor.diagnosis import Diagnosis, not_verified
 from gs_backup_assets.recovery.doctor.wal import examine_wal
 from gs_backup_assets_tests.processes import open_folder
 from gs_backup_assets_tests.production import Production, production
-from gs_backup_assets_tests.recovery.wal.test_wal_stream import drop_slot, write
+from gs_backup_assets_tests.recovery.wal.test_wal_stream import drop_slot, switch, write
 from gs_backup_assets_tests.recovery.wal.wal_site import Site
 
 
@@ -29,7 +32,7 @@ def server() -> Iterator[Production]:
 @pytest.fixture
 def site(server: Production) -> Iterator[Site]:
     with open_folder() as folder:
-        yield Site(folder, server, wal={"partial_every": "1s", "max_lag": "1m"})
+        yield Site(folder, server, wal={"partial_every": "1s", "max_lag": "2m"}, physical={})
     drop_slot(server)
 
 
@@ -49,10 +52,28 @@ def test_status_of_every_kind(site: Site, server: Production) -> None:
         assert timeline["missing"] == 0 and timeline["segments"] > 1 and timeline["stored_bytes"] > 0
         assert good["server"]["lag_seconds"] is not None and good["server"]["slot"]["status"] == "reserved"
         assert "reserved" in site.run("wal", "status").stdout
-    site.archive.store.delete(site.archive.segments(1)[1].key)
-    assert status_of(site, 0)["clusters"][0]["timelines"][0]["missing"] == 1
+        site.archive.store.delete(site.archive.segments(1)[1].key)
+        base = json.loads(site.run("base-backup", "--json").stdout)
+        for _ in range(4):
+            switch(server)
+            write(server, 1)
+        site.wait_for(site.flushed())
+    old = status_of(site, 0)["clusters"][0]
+    assert old["timelines"][0]["missing"] == 1 and old["gap"] is None, "it lies before the base backup"
+    stop = Lsn.parse(base["stop_lsn"])
+    lost, *behind = [a for a in site.archive.segments(1) if a.segment.start > stop]
+    path = site.folder / "backups" / lost.key
+    path.rename(site.folder / "aside")
+    assert status_of(site, 0)["clusters"][0]["gap"] is None, "what is behind it has just arrived: it may be on its way"
+    for archived in behind:
+        os.utime(site.folder / "backups" / archived.key, (time.time() - 300, time.time() - 300))
+    gap = status_of(site, 1)["clusters"][0]["gap"]
+    assert gap["first"] == lost.segment.name and gap["segments"] == 1
+    assert "WAL_GAP" in site.run("wal", "status", check=1).stdout
     server.stop()
     try:
+        assert status_of(site, 1)["server"] is None
+        (site.folder / "aside").rename(path)
         gone = status_of(site, 3)
         assert gone["server"] is None and gone["refusal"]["code"] == "SERVER_UNREACHABLE" and gone["clusters"]
     finally:
@@ -69,7 +90,7 @@ def guarded(name: str, check: Any) -> Diagnosis:
 def examined(site: Site, monkeypatch: pytest.MonkeyPatch) -> dict[str, Diagnosis]:
     monkeypatch.setenv("TEST_DATABASE_URL", site.server.url)
     settings = site.settings
-    assert settings.wal is not None and settings.wal.max_lag == timedelta(minutes=1)
+    assert settings.wal is not None and settings.wal.max_lag == timedelta(minutes=2)
     return {diagnosis.name: diagnosis for diagnosis in examine_wal(settings, settings.wal, guarded)}
 
 
