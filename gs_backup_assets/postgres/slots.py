@@ -60,17 +60,18 @@ def read_slot(connection: Connection, name: str) -> Slot | None:
     return Slot(found, kind, bool(active), lsn, status, None if safe is None else int(safe))
 
 
-def make_slot(connection: Connection, name: str) -> Slot:
+def make_slot(connection: Connection, name: str) -> tuple[Slot, bool]:
     """Create a physical slot that keeps the log from now on: on a primary from the newest checkpoint's begin.
 
-    Raises SourceError (`SLOT_REFUSED`): no right, or none free.
+    Returns it, and whether it was not there before. Raises SourceError (`SLOT_REFUSED`): no right, or none free.
     """
     import psycopg2
 
+    made = True
     try:
         query(connection, "SELECT pg_create_physical_replication_slot(%s, true)", (name,))
-    except psycopg2.errors.DuplicateObject:
-        pass  # another one was first: it is there
+    except psycopg2.errors.DuplicateObject:  # another one was first
+        made = False
     except psycopg2.Error as error:
         raise _refused(name, "created", error) from None
     slot = read_slot(connection, name)
@@ -80,7 +81,7 @@ def make_slot(connection: Connection, name: str) -> Slot:
             f"The slot {name} is {'gone again' if slot is None else 'a ' + slot.kind + ' one'}.",
             "Name a slot that nobody else uses in wal.slot.",
         )
-    return slot
+    return slot, made
 
 
 def advance_slot(connection: Connection, slot: Slot, to: Lsn) -> None:

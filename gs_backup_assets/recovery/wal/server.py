@@ -77,7 +77,7 @@ def _ensured(connection: Connection, name: str) -> tuple[Slot, bool]:
         return slot, False
     if slot is not None and slot.kind == "physical":
         drop_slot(connection, name)
-    return make_slot(connection, name), True
+    return make_slot(connection, name)
 
 
 class ServerWatch:
@@ -140,17 +140,16 @@ class ServerWatch:
                 self._ended.wait(_ASK_SECONDS)
 
     def _care_for_slot(self, connection: Connection) -> None:
-        moved = self._wanted is not None and (
-            self.slot is None or self.slot.restart_lsn is None or self._wanted > self.slot.restart_lsn
-        )
+        if self._wanted is None:  # the stream has not begun: it makes the slot itself, and chooses where to begin by it
+            return
+        moved = self.slot is None or self.slot.restart_lsn is None or self._wanted > self.slot.restart_lsn
         if not moved and time.monotonic() - self._last < _SLOT_SECONDS:
             return
         self._last = time.monotonic()
         slot, made = _ensured(connection, self._slot)
         if made:
             self._slot_made()
-        if self._wanted is not None:
-            advance_slot(connection, slot, self._wanted)
+        advance_slot(connection, slot, self._wanted)
         self.slot = read_slot(connection, self._slot)
 
 

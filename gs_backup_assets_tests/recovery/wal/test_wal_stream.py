@@ -108,6 +108,7 @@ def test_segments_parts_and_positions_arrive_and_term_ends_it(site: Site, server
         assert site.archived_end() >= last
         assert Lsn.parse(stream.document()["archived_lsn"]) >= last
         assert not [p for p in folder.rglob("*") if p.is_file() and len(p.name) == 24], "whole ones are archived"
+        assert stream.codes().count("WAL_SLOT_MADE") == 1
     parts = [a for a in site.archive.segments(1) if a.partial]
     assert len(parts) == 1, "the parts of finished segments are gone"
 
