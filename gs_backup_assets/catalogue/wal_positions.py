@@ -7,6 +7,7 @@ there, shows that nothing was lost until that moment.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import datetime, timezone
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator
@@ -76,12 +77,18 @@ def put_position(store: Store, database: str, position: Position) -> None:
 
 
 def newest_position(store: Store, database: str, system_identifier: str) -> Position | None:
-    """The newest record of a cluster; None when there is none.
+    """The newest record of a cluster; None when there is none. Raises what `positions` does."""
+    return next(positions(store, database, system_identifier), None)
+
+
+def positions(store: Store, database: str, system_identifier: str) -> Iterator[Position]:
+    """The records of a cluster, the newest first.
 
     One that cannot be read is passed over for the one before it: an older record claims less. When none can be read,
     StoreError (`POSITION_DAMAGED`).
     """
     damaged: StoreError | None = None
+    read = False
     for key in reversed(_stored(store, positions_folder(database, system_identifier))):
         try:
             with store.open(key) as stream:
@@ -93,11 +100,12 @@ def newest_position(store: Store, database: str, system_identifier: str) -> Posi
             damaged = _damaged(key)
         else:
             if position.system_identifier == system_identifier:
-                return position
-            damaged = _damaged(key)
-    if damaged is not None:
+                read = True
+                yield position
+            else:
+                damaged = _damaged(key)
+    if damaged is not None and not read:
         raise damaged
-    return None
 
 
 def _stored(store: Store, folder: str) -> list[str]:

@@ -39,9 +39,10 @@ def status(config: ConfigOption = None, database: DatabaseOption = None, json: J
             for goal in one.objectives:
                 rpo = "?" if goal.rpo_seconds is None else human_age(goal.rpo_seconds)
                 rto = "?" if goal.rto_seconds is None else f"{goal.rto_seconds:.1f} s"
+                way = f", by the {goal.way}" if goal.way else ""
                 console.print(
                     f"  {goal.name:<14} would lose {rpo} (target {human_age(goal.rpo_target_seconds)}),"
-                    f" back in {rto} (target {human_age(goal.rto_target_seconds)})"
+                    f" back in {rto} (target {human_age(goal.rto_target_seconds)}){way}"
                 )
 
     emit(document.model_dump(mode="json"), json, show)

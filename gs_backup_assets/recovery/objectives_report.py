@@ -41,7 +41,7 @@ def measure_objectives(settings: DatabaseSettings, store: Store, now: datetime) 
     notes: list[str] = []
     ways = [_by_dump(settings, store, dumps, now)]
     if settings.wal is not None:
-        ways.insert(0, _by_log(settings, store, now, notes))
+        ways.insert(0, way_by_log(settings, store, now, notes))
     return ObjectivesReport(
         database=settings.name,
         at=now,
@@ -105,28 +105,39 @@ def _critical_first(store: Store, database: str, now: datetime) -> Evidence | No
     return None
 
 
-def _by_log(settings: DatabaseSettings, store: Store, now: datetime, notes: list[str]) -> Way:
+def way_by_log(
+    settings: DatabaseSettings, store: Store, now: datetime, notes: list[str], *, reading: bool = True
+) -> Way:
+    """What is reached by a base backup and the log. `notes` are added to. Without `reading` no byte of the log is read:
+    see `survey_archive`. Raises StoreError."""
     bases = PhysicalCatalogue(store, settings.name).summaries()
-    rto = None
-    for drill in reversed(read_drills(store, settings.name, newest=_RECORDS_LOOKED_AT)):
-        recent = now - drill.finished_at <= _EVIDENCE_FOR
-        if drill.verdict is Verdict.PROVEN and drill.rto_seconds is not None and recent:
-            by = f"the recovery drill of {drill.finished_at:%Y-%m-%d}"
-            rto = Evidence(seconds=drill.rto_seconds, by=by, at=drill.finished_at)
-            break
-    else:
+    rto = _drilled(store, settings.name, now)
+    if rto is None:
         notes.append("no recovery drill has succeeded lately: how long recovery takes is not known")
-    rpo = _log_rpo(settings, store, now, notes)
+    rpo = _log_rpo(settings, store, now, notes, reading=reading)
     return Way(name="log", rpo=rpo, rto=rto, sizes=sizes_of(bases), restored=restored_of(bases))
 
 
-def _log_rpo(settings: DatabaseSettings, store: Store, now: datetime, notes: list[str]) -> Evidence | None:
+def _drilled(store: Store, database: str, now: datetime) -> Evidence | None:
+    """The newest good drill; nearly always it is the newest one, and only that is read."""
+    for count in (1, _RECORDS_LOOKED_AT):
+        for drill in reversed(read_drills(store, database, newest=count)):
+            recent = now - drill.finished_at <= _EVIDENCE_FOR
+            if drill.verdict is Verdict.PROVEN and drill.rto_seconds is not None and recent:
+                by = f"the recovery drill of {drill.finished_at:%Y-%m-%d}"
+                return Evidence(seconds=drill.rto_seconds, by=by, at=drill.finished_at)
+    return None
+
+
+def _log_rpo(
+    settings: DatabaseSettings, store: Store, now: datetime, notes: list[str], *, reading: bool
+) -> Evidence | None:
     """What would be lost now, by the archived log behind a base backup that is proven."""
     cluster = current_cluster(settings, store)
     if cluster is None:
         notes.append("no write-ahead log is archived")
         return None
-    survey = survey_archive(settings, store, cluster, now=now)
+    survey = survey_archive(settings, store, cluster, now=now, reading=reading)
     if survey.unread is not None or survey.base is None or survey.recoverable_until is None:
         reason = survey.unread.message if survey.unread else "there is no base backup of its cluster"
         notes.append(f"the archived log cannot be counted on: {reason}")

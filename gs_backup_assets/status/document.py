@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -12,12 +12,14 @@ from pydantic import BaseModel, ConfigDict
 from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.alerts.staleness import read_dumps, stale_problems
 from gs_backup_assets.alerts.staleness_physical import last_archived
+from gs_backup_assets.catalogue.attainment import Attained, Evidence, Way, attained
 from gs_backup_assets.catalogue.catalogue import Catalogue, PhysicalCatalogue
+from gs_backup_assets.catalogue.objectives import CRITICAL_CLASS
 from gs_backup_assets.catalogue.summary import Summary
-from gs_backup_assets.catalogue.verdict import Verdict
+from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
-from gs_backup_assets.config_watching import DataClass
 from gs_backup_assets.errors import BackupError, ExitStatus
+from gs_backup_assets.recovery.objectives_report import way_by_log
 from gs_backup_assets.system.threads import Threads
 from gs_backup_assets.vault.opening import open_store
 
@@ -43,7 +45,10 @@ class BackupSummary(_Record):
 
 
 class ClassObjective(_Record):
-    """Targets of a data class in seconds, and what was measured on the last proven backup: its age, its restore."""
+    """Targets of a data class in seconds, what would be lost now, and how long the last proof of that took.
+
+    `way` is chosen as `gs-backup objectives` does: the archived log with its newest drill, or the last proven dump.
+    """
 
     name: str
     rpo_target_seconds: float
@@ -52,6 +57,7 @@ class ClassObjective(_Record):
     rto_seconds: float | None
     rpo_met: bool | None
     rto_met: bool | None
+    way: Literal["dump", "log"] | None = None
 
 
 class DatabaseStatus(_Record):
@@ -59,7 +65,8 @@ class DatabaseStatus(_Record):
 
     `headlines` says the same in short, without paths, hosts and addresses: for readers from elsewhere. Without
     `store_readable` nothing is known of the backups in the primary store. `wal_archived_at` is when the archive of the
-    write-ahead log was last known to be where the server was, or else was written to.
+    write-ahead log was last known to be where the server was, or else was written to. `recoverable_until` is the newest
+    moment to which anything proven leads: what was committed before it is not lost.
     """
 
     database: str
@@ -75,6 +82,7 @@ class DatabaseStatus(_Record):
     latest_base_backup: BackupSummary | None = None
     total_base_backups: int = 0
     wal_archived_at: datetime | None = None
+    recoverable_until: datetime | None = None
 
 
 class StatusDocument(_Record):
@@ -94,7 +102,10 @@ class StatusDocument(_Record):
 
 @dataclass(frozen=True)
 class Reading:
-    """What the stores of one database said at `now`: its dumps and base backups, newest first, and what is wrong."""
+    """What the stores of one database said at `now`: its dumps and base backups, newest first, and what is wrong.
+
+    `log` is what is reached by the archived log, None where none is.
+    """
 
     settings: DatabaseSettings
     now: datetime
@@ -103,6 +114,7 @@ class Reading:
     readable: bool
     base_backups: tuple[Summary, ...] = ()
     wal_archived_at: datetime | None = None
+    log: Way | None = None
 
     @property
     def proven(self) -> Summary | None:
@@ -116,19 +128,24 @@ def read_database(settings: DatabaseSettings, now: datetime) -> Reading:
     stale = stale_problems(settings, now, dumps=dumps)
     if isinstance(dumps, BackupError):
         return Reading(settings, now, (), stale, readable=False)
-    base_backups, archived = _read_physical(settings, now)
-    return Reading(settings, now, dumps, stale, True, base_backups, archived)
+    base_backups, archived, log = _read_physical(settings, now)
+    return Reading(settings, now, dumps, stale, True, base_backups, archived, log)
 
 
-def _read_physical(settings: DatabaseSettings, now: datetime) -> tuple[tuple[Summary, ...], datetime | None]:
-    """Base backups, newest first, and when the log was archived last; nothing where that cannot be read."""
+def _read_physical(
+    settings: DatabaseSettings, now: datetime
+) -> tuple[tuple[Summary, ...], datetime | None, Way | None]:
+    """Base backups, newest first, when the log was archived last, and what it is good for; nothing where that cannot be
+    read."""
     fresh_after = now - settings.wal.max_lag if settings.wal is not None else None
     try:
         store = open_store(settings)
         base_backups = tuple(PhysicalCatalogue(store, settings.name).summaries())
-        return base_backups, last_archived(store, settings.name, fresh_after)
+        archived = last_archived(store, settings.name, fresh_after)
+        log = way_by_log(settings, store, now, [], reading=False) if settings.wal is not None else None
+        return base_backups, archived, log
     except BackupError:  # it is among the problems, where base backups or the log are configured
-        return (), None
+        return (), None, None
 
 
 def read_databases(config: BackupConfig, now: datetime, database: str | None = None) -> list[Reading]:
@@ -169,6 +186,7 @@ def _database_status(reading: Reading) -> DatabaseStatus:
     if proven is None and settings.stores.offsite is not None:
         more += _offsite_rescue(settings)
     problems = (*told, *more)
+    ways = _ways(reading)
     summaries = tuple(_summary(entry, now) for entry in entries[:_MOST_BACKUPS])
     return DatabaseStatus(
         database=settings.name,
@@ -182,7 +200,8 @@ def _database_status(reading: Reading) -> DatabaseStatus:
         wal_archived_at=reading.wal_archived_at,
         backups=summaries,
         last_proven=_summary(proven, now) if proven else None,
-        objectives=tuple(_objective(name, c, proven, now) for name, c in settings.data_classes.items()),
+        recoverable_until=_recoverable_until(ways, now),
+        objectives=tuple(_objective(goal) for goal in attained(settings.data_classes, ways, CRITICAL_CLASS, now)),
         problems=problems,
         headlines=(*(_headline(problem) for problem in reading.stale), *more),
     )
@@ -215,17 +234,31 @@ def _summary(entry: Summary, now: datetime) -> BackupSummary:
     )
 
 
-def _objective(name: str, targets: DataClass, proven: Summary | None, now: datetime) -> ClassObjective:
-    """What would be lost now is what came after the last proven backup."""
-    rpo = (now - proven.taken_at).total_seconds() if proven else None
-    rto = proven.rto_seconds if proven else None
-    rpo_target, rto_target = targets.rpo.total_seconds(), targets.rto.total_seconds()
+def _ways(reading: Reading) -> tuple[Way, ...]:
+    """The ways back, the log first. What would be lost now of a dump is what came after it."""
+    proven, log = reading.proven, reading.log
+    ways = (log,) if log is not None and log.rpo is not None else ()
+    if proven is None:
+        return ways
+    lost, taken, by = (reading.now - proven.taken_at).total_seconds(), proven.rto_seconds, f"the proof of {proven.id}"
+    rpo = Evidence(seconds=lost, by=by, at=reading.now)
+    rto = Evidence(seconds=taken, by=by, at=proven.proved_at or proven.taken_at) if taken is not None else None
+    return (*ways, Way(name="dump", rpo=rpo, rto=rto))
+
+
+def _recoverable_until(ways: Sequence[Way], now: datetime) -> datetime | None:
+    return max((now - timedelta(seconds=way.rpo.seconds) for way in ways if way.rpo is not None), default=None)
+
+
+def _objective(goal: Attained) -> ClassObjective:
+    met = {Status.PASSED: True, Status.FAILED: False, Status.NOT_VERIFIED: None}
     return ClassObjective(
-        name=name,
-        rpo_target_seconds=rpo_target,
-        rto_target_seconds=rto_target,
-        rpo_seconds=rpo,
-        rto_seconds=rto,
-        rpo_met=None if rpo is None else rpo <= rpo_target,
-        rto_met=None if rto is None else rto <= rto_target,
+        name=goal.data_class,
+        rpo_target_seconds=goal.rpo_target_seconds,
+        rto_target_seconds=goal.rto_target_seconds,
+        rpo_seconds=goal.rpo.seconds if goal.rpo else None,
+        rto_seconds=goal.rto.seconds if goal.rto else None,
+        rpo_met=met[goal.rpo_status],
+        rto_met=met[goal.rto_status],
+        way=goal.way,
     )

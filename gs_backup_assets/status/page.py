@@ -114,12 +114,15 @@ def _facts(one: DatabaseStatus) -> Iterator[Fact]:
         yield Fact("Base backup", f"{_ms(one.latest_base_backup.age)} ago", time_text(one.latest_base_backup.created))
     if one.wal_archived_at is not None:
         yield Fact("Log archived up to", time_text(one.wal_archived_at))
+    if one.recoverable_until is not None:
+        yield Fact("Recoverable until", time_text(one.recoverable_until))
     for goal in one.objectives:
+        way = f", by the {goal.way}"
         if goal.rto_seconds is not None:
-            note = f"target {_seconds(goal.rto_target_seconds)}"
+            note = f"target {_seconds(goal.rto_target_seconds)}{way}"
             yield Fact(f"Back in ({goal.name})", _seconds(goal.rto_seconds), note, bad=goal.rto_met is False)
         if goal.rpo_seconds is not None:
-            note = f"target {_seconds(goal.rpo_target_seconds)}"
+            note = f"target {_seconds(goal.rpo_target_seconds)}{way}"
             yield Fact(f"Would lose ({goal.name})", _seconds(goal.rpo_seconds), note, bad=goal.rpo_met is False)
 
 

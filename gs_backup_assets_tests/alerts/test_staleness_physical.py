@@ -13,11 +13,11 @@ from gs_backup_assets.catalogue.drills import put_drill
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.catalogue.wal_positions import Position, put_position
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.status.document import read_database, status_of
+from gs_backup_assets.status.document import DatabaseStatus, read_database, status_of
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.catalogue.drills import drill_of
 from gs_backup_assets_tests.catalogue.physical import made_up_base, shelve_base
-from gs_backup_assets_tests.catalogue.wal import SYSTEM, put_segments
+from gs_backup_assets_tests.catalogue.wal import SYSTEM, put_segments, segment
 from gs_backup_assets_tests.chain import settings_in
 from gs_backup_assets_tests.recovery.retention.shelves import NOW, fill, taken
 
@@ -37,8 +37,7 @@ def alarms(settings: DatabaseSettings, now: datetime = NOW) -> list[str]:
     return [problem.fingerprint.removeprefix("shop:") for problem in stale_problems(settings, now)]
 
 
-def see(store: LocalStore, at: datetime) -> None:
-    lsn = "0/A000000"
+def see(store: LocalStore, at: datetime, lsn: str = "0/A000000") -> None:
     put_position(store, "shop", Position(system_identifier=SYSTEM, timeline=1, at=at, server_lsn=lsn, archived_lsn=lsn))
 
 
@@ -108,3 +107,31 @@ def test_the_status_tells_of_base_backups_and_log(store: LocalStore) -> None:
     assert status.latest_base_backup is not None and status.latest_base_backup.name == newest.id
     assert (status.total_base_backups, status.wal_archived_at, status.total_backups) == (2, NOW, 1)
     assert status.status == "healthy"
+
+
+def test_the_log_counts_for_what_would_be_lost_where_its_base_backup_is_proven(store: LocalStore) -> None:
+    classes = {"critical": {"rpo": "15m", "rto": "1h"}}
+    now = NOW + timedelta(hours=1)
+    configured = settings(store, physical={}, wal={}, data_classes=classes)
+
+    def status() -> DatabaseStatus:
+        return status_of([read_database(configured, now)], now).databases[0]
+
+    put_drill(store, drill_of(NOW))
+    shelve_base(store, made_up_base(taken(1)), Verdict.NOT_VERIFIED)
+    put_segments(store, [11, 12])
+    see(store, now - timedelta(seconds=30), str(segment(12).end))
+    (dump,) = status().objectives
+    assert (dump.way, dump.rpo_met) == ("dump", False), "nobody has shown that the base backup is any good"
+    shelve_base(store, made_up_base(taken(0.9)))
+    (goal,) = status().objectives
+    assert (goal.way, goal.rpo_seconds, goal.rpo_met, goal.rto_met) == ("log", 30.0, True, True)
+    assert status().recoverable_until == now - timedelta(seconds=30)
+    # More than was archived at the newest look: then it is the look before that counts.
+    see(store, now, str(segment(13).end))
+    assert status().objectives[0].rpo_seconds == 30.0
+    # A gap behind the base backup: what was archived after it leads nowhere.
+    put_segments(store, [14])
+    for seconds in (3, 2, 1):
+        see(store, now - timedelta(seconds=seconds), str(segment(14).end))
+    assert status().objectives[0].rpo_met is False and status().recoverable_until == taken(0), "by the dump"

@@ -5,6 +5,7 @@ All of it is read from the archived objects and their bytes, never from the coun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,13 +13,13 @@ from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue, PhysicalEntr
 from gs_backup_assets.catalogue.coverage import Base, ClusterLog, Gap, Reach, TimelineLog, gaps, reaches, runs
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.catalogue.wal_archive import Archived, WalArchive, archived_clusters
-from gs_backup_assets.catalogue.wal_positions import Position, newest_position
+from gs_backup_assets.catalogue.wal_positions import Position, newest_position, positions
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError, StoreError
 from gs_backup_assets.postgres.wal import DEFAULT_SEGMENT_BYTES, Lsn, Segment
 from gs_backup_assets.postgres.waldump import Commit
 from gs_backup_assets.recovery.wal.access import open_archive
-from gs_backup_assets.recovery.wal.tail import read_tail
+from gs_backup_assets.recovery.wal.tail import known_tail, read_tail
 from gs_backup_assets.vault.store import Store
 
 _BASES_LOOKED_AT = 20
@@ -42,7 +43,8 @@ class WalSurvey:
 
     `end`, on `timeline`, is the last position that can be recovered to: where the log ends that goes on from the
     newest base backup without a gap; without a base backup where the newest log ends. `commit` is the last commit
-    before it, `position` the stream's newest record. `gap_after_base` is the first gap behind the newest base backup;
+    before it, `position` the stream's newest record, `covered` the newest of its records up to which the archive has
+    all that the server had. `gap_after_base` is the first gap behind the newest base backup;
     `off_timeline` says that the newest timeline cannot be reached from it. `damage` is an archived segment among the
     newest that cannot be read, `unread` why bytes could not be looked at.
     """
@@ -56,6 +58,7 @@ class WalSurvey:
     timeline: int | None = None
     commit: Commit | None = None
     position: Position | None = None
+    covered: Position | None = None
     gaps: tuple[Gap, ...] = ()
     gap_after_base: Gap | None = None
     off_timeline: bool = False
@@ -84,27 +87,22 @@ class WalSurvey:
 
     @property
     def complete(self) -> bool:
-        """Whether all was archived that the server had at the stream's last look.
-
-        A server on a newer timeline than the archive may be at a position that the archive has of another history.
-        """
-        if self.position is None or self.timeline is None:
-            return False
-        return self.lag_bytes == 0 and self.position.timeline <= self.timeline
+        """Whether all was archived that the server had at the stream's last look."""
+        return self.position is not None and self.covered == self.position
 
     @property
     def recoverable_until(self) -> datetime | None:
         """No transaction that was committed before this moment is missing; None when nothing can be recovered.
 
-        An idle server commits nothing: it counts that the archive had all of its log at the stream's last look.
+        An idle server commits nothing: it counts that the archive has all the log that it had at a look of the stream.
         """
         if self.base is None:
             return None
         moments = [self.base.require_manifest().consistent_at]
         if self.commit is not None:
             moments.append(self.commit.at)
-        if self.position is not None and self.complete:
-            moments.append(self.position.at)
+        if self.covered is not None:
+            moments.append(self.covered.at)
         return max(moments)
 
     @property
@@ -141,16 +139,21 @@ def current_cluster(settings: DatabaseSettings, store: Store) -> str | None:
     known = archived_clusters(store, settings.name)
     if len(known) < 2:
         return next(iter(known), None)
-    positions = [p for p in (newest_position(store, settings.name, name) for name in known) if p is not None]
-    if positions:
-        return max(positions, key=lambda position: position.at).system_identifier
+    looks = [p for p in (newest_position(store, settings.name, name) for name in known) if p is not None]
+    if looks:
+        return max(looks, key=lambda look: look.at).system_identifier
     newest = PhysicalCatalogue(store, settings.name).latest()
     manifest = newest.manifest if newest else None
     return manifest.system_identifier if manifest and manifest.system_identifier in known else known[-1]
 
 
-def survey_archive(settings: DatabaseSettings, store: Store, system_identifier: str, *, now: datetime) -> WalSurvey:
+def survey_archive(
+    settings: DatabaseSettings, store: Store, system_identifier: str, *, now: datetime, reading: bool = True
+) -> WalSurvey:
     """Look at a cluster's archive in one store. Reads the newest segments' bytes, unless they are those of last time.
+
+    Without `reading` names and the stream's records are all that is looked at, and what is remembered of last time:
+    quick, but blind to damage, and where the stream lags to commits that nobody has read yet.
 
     Raises StoreError when the store cannot be listed; what is wrong with what lies in it is told in the survey.
     """
@@ -175,10 +178,12 @@ def survey_archive(settings: DatabaseSettings, store: Store, system_identifier: 
     end, commit, damage = begin, None, None
     if begin is not None and unread is None:
         try:
-            tail = read_tail(archive, segments, begin)
+            tail = (read_tail if reading else known_tail)(archive, segments, begin)
             end, commit, damage = tail.end, tail.commit, tail.damage
         except BackupError as error:
             unread = error
+    timeline = reach.timeline if reach is not None else newest
+    looks = list(positions(store, settings.name, system_identifier))
     return WalSurvey(
         system_identifier=system_identifier,
         at=now,
@@ -186,9 +191,10 @@ def survey_archive(settings: DatabaseSettings, store: Store, system_identifier: 
         timelines=tuple(_timeline(log) for log in logs if log.segments),
         base=entry,
         end=end,
-        timeline=reach.timeline if reach is not None else newest,
+        timeline=timeline,
         commit=commit,
-        position=newest_position(store, settings.name, system_identifier),
+        position=looks[0] if looks else None,
+        covered=_covered(looks, end, timeline),
         gaps=gaps(cluster),
         gap_after_base=_gap_at(cluster, reach),
         off_timeline=entry is not None and newest is not None and not reaches(cluster, newest),
@@ -202,6 +208,17 @@ def gap_behind_base(archive: WalArchive, logs: tuple[TimelineLog, ...]) -> Gap |
     entry = _newest_base(archive.store, archive.database, archive.system_identifier)
     cluster = ClusterLog(archive.system_identifier, (_base(entry),) if entry else (), logs, archive.segment_bytes)
     return _gap_at(cluster, _reach(cluster))
+
+
+def _covered(looks: Sequence[Position], end: Lsn | None, timeline: int | None) -> Position | None:
+    """The newest look, of those on the server's timeline, at which it had nothing that lies behind `end`.
+
+    A server on a newer timeline than the archive may be at a position that the archive has of another history.
+    """
+    if end is None or timeline is None or not looks or looks[0].timeline > timeline:
+        return None
+    same = (look for look in looks if look.timeline == looks[0].timeline)
+    return next((look for look in same if Lsn.parse(look.server_lsn) <= end), None)
 
 
 def _newest_base(store: Store, database: str, system_identifier: str) -> PhysicalEntry | None:

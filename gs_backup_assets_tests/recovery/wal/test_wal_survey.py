@@ -74,8 +74,15 @@ def test_an_idle_server_loses_nothing_as_long_as_the_stream_looks(place17: Site)
     assert survey.commit is not None and survey.commit.at <= committed
     assert checks["rpo_met"].status is checks["wal_lag"].status is Status.PASSED
     assert checks["rpo_met"].metrics["recoverable_age_seconds"] == 30.0
-    # What the stream saw and the archive does not have counts for nothing.
+    quick = survey_archive(place17.settings, place17.store, survey.system_identifier, now=later, reading=False)
+    assert quick.recoverable_until == survey.recoverable_until and quick.end == survey.end
+    # What the stream saw and the archive does not have counts for nothing; what it saw before that does.
     place17.heartbeat(later - timedelta(seconds=10), server=Lsn(end.value + 8))
+    survey, checks = _look(place17, later)
+    assert survey.lag_bytes == 8 and survey.recoverable_until == later - timedelta(seconds=30)
+    assert not survey.complete and checks["rpo_met"].status is checks["wal_lag"].status is Status.PASSED
+    for seconds in (6, 4, 2):
+        place17.heartbeat(later - timedelta(seconds=seconds), server=Lsn(end.value + 8))
     survey, checks = _look(place17, later)
     assert survey.commit is not None
     assert survey.lag_bytes == 8 and survey.recoverable_until == survey.commit.at
