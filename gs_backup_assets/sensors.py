@@ -66,8 +66,8 @@ def build_staleness_sensor(
 
     @_sensor(
         "stale_backups",
-        "Reads the stores of all databases and tells when the newest backup, **proven** backup, off-site copy, base "
-        "backup, archived log, recovery drill or restore test is too old. What was never done counts as stale.",
+        "Reads the stores of all databases and tells when the newest backup, **proven** backup, base backup, archived "
+        "log, an off-site copy of them, recovery drill or restore test is too old. What was never done counts as stale.",
     )
     def stale_backups(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         cursor, damaged = _parse(Memory, context.cursor)

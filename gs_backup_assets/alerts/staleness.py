@@ -8,7 +8,7 @@ from datetime import datetime
 from gs_backup_assets.alerts.growing import forecast_problems
 from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.alerts.overdue import overdue_problems
-from gs_backup_assets.alerts.staleness_physical import physical_problems
+from gs_backup_assets.alerts.staleness_physical import offsite_problems, physical_problems
 from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.freshness import Kind, freshness_of, read_freshness
 from gs_backup_assets.catalogue.summary import Summary
@@ -88,16 +88,18 @@ def _primary_problems(
 def _offsite_problems(settings: DatabaseSettings, now: datetime, link: str) -> list[Problem]:
     name = settings.name
     try:
-        catalogue = Catalogue(open_store(settings, "offsite"), name)
-        freshness = read_freshness(catalogue, settings.alerts.stale_after)
+        store = open_store(settings, "offsite")
+        freshness = read_freshness(Catalogue(store, name), settings.alerts.stale_after)
+        problems = offsite_problems(settings, store, now, link)
     except BackupError as error:
         return [_unreadable(name, "offsite", error, link)]
     if Kind.BACKUP not in freshness.stale(now):
-        return []
+        return problems
     note = "A loss of this place would lose what came after it."
     hint = "`gs-backup doctor` looks at the off-site store, `gs-backup copy` brings what is missing."
     words = "off-site copy"
-    return [_stale(settings, f"{name}:stale-offsite", words, freshness.newest, note=note, hint=hint, link=link)]
+    stale = _stale(settings, f"{name}:stale-offsite", words, freshness.newest, note=note, hint=hint, link=link)
+    return [stale, *problems]
 
 
 def _stale(

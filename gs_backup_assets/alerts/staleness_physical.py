@@ -30,6 +30,30 @@ def physical_problems(settings: DatabaseSettings, store: Store, now: datetime, l
     return [problem for problem in problems if problem is not None]
 
 
+def offsite_problems(settings: DatabaseSettings, store: Store, now: datetime, link: str = "") -> list[Problem]:
+    """Problems at `now` of the copies in the off-site `store` of what is configured: `physical`, `wal`. StoreError.
+
+    A base backup may be as old as in the primary store. The log is behind the server by the lag that is allowed there,
+    and by twice the time between two copies: one is under way when the next is due.
+    """
+    problems: list[Problem | None] = []
+    note = "A loss of this place would lose what came after it."
+    hint = "`gs-backup doctor` looks at the off-site store, `gs-backup copy` brings what is missing."
+    if settings.physical is not None:
+        newest = next(iter(PhysicalCatalogue(store, settings.name).summaries()), None)
+        what, limit = "off-site copy of a base backup", longest_pause(settings.physical.schedule) + MARGIN
+        taken = newest.taken_at if newest else None
+        problems.append(
+            _too_old(settings, "offsite-base-backup", what, taken, limit, now=now, note=note, hint=hint, link=link)
+        )
+    if settings.wal is not None:
+        limit = settings.wal.max_lag + 2 * settings.wal.offsite_every
+        last = last_archived(store, settings.name, now - limit)
+        what, hint = "off-site copy of the write-ahead log", f"See that `gs-backup wal stream` runs. {hint}"
+        problems.append(_too_old(settings, "offsite-wal", what, last, limit, now=now, note=note, hint=hint, link=link))
+    return [problem for problem in problems if problem is not None]
+
+
 def last_archived(store: Store, database: str, fresh_after: datetime | None = None) -> datetime | None:
     """When the archive was last known to be where the server was, or else was last written to; None if never.
 
@@ -63,42 +87,44 @@ def _base_backups(
         ("base-backup", "base backup", known[0] if known else None, "`gs-backup base-backup` takes one now"),
         ("base-proof", "proven base backup", proven, "`gs-backup verify ID` proves one now"),
     )
-    return [
-        _stale(
+    found = (
+        _too_old(
             settings,
             fingerprint,
             what,
             newest.taken_at if newest else None,
             limit,
+            now=now,
             note=f"{last_good} Recovery takes longer with every day, and needs all the log since.",
             hint=f"`gs-backup doctor` looks for the cause, {action}.",
             link=link,
         )
         for fingerprint, what, newest, action in kinds
-        if newest is None or now - newest.taken_at > limit
-    ]
+    )
+    return [problem for problem in found if problem is not None]
 
 
 def _wal(settings: DatabaseSettings, store: Store, now: datetime, link: str, limit: timedelta) -> Problem | None:
     last = last_archived(store, settings.name, now - limit)
-    if last is not None and now - last <= limit:
-        return None
     hint = "`gs-backup wal status` says what is wrong; see that `gs-backup wal stream` runs."
     note = "What is committed now cannot be recovered if the server is lost."
-    return _stale(settings, "wal", "archived write-ahead log", last, limit, note=note, hint=hint, link=link)
+    return _too_old(settings, "wal", "archived write-ahead log", last, limit, now=now, note=note, hint=hint, link=link)
 
 
-def _stale(
+def _too_old(
     settings: DatabaseSettings,
     fingerprint: str,
     what: str,
     last: datetime | None,
     limit: timedelta,
     *,
+    now: datetime,
     note: str,
     hint: str,
     link: str,
-) -> Problem:
+) -> Problem | None:
+    if last is not None and now - last <= limit:
+        return None
     if last is None:
         title, since, age = f"{settings.name}: there is no {what}", None, ""
     else:

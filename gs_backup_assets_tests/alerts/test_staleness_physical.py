@@ -85,6 +85,27 @@ def test_log_that_somebody_pushes_counts_when_it_came(store: LocalStore) -> None
     assert alarms(pushed, now + timedelta(minutes=6)) == ["stale-wal"]
 
 
+def test_copies_of_base_backups_and_of_the_log_that_do_not_come_off_site(store: LocalStore, tmp_path: Path) -> None:
+    stores = {"primary": {"path": "backups"}, "offsite": {"kind": "local", "path": "elsewhere"}}
+    configured = settings(store, physical={}, wal={"max_lag": "5m", "offsite_every": "1m"}, stores=stores)
+    offsite = LocalStore(tmp_path / "elsewhere")
+    fill(offsite, (0,))
+    put_drill(store, drill_of(NOW))
+    shelve_base(store, made_up_base(taken(1)))
+    see(store, NOW)
+    assert alarms(configured) == ["stale-offsite-base-backup", "stale-offsite-wal"]
+    shelve_base(offsite, made_up_base(taken(7.9)))
+    see(offsite, NOW - timedelta(minutes=6))
+    assert alarms(configured) == []
+    see(store, NOW + timedelta(minutes=2))
+    (problem,) = stale_problems(configured, NOW + timedelta(minutes=2))
+    assert problem.fingerprint == "shop:stale-offsite-wal" and problem.since == NOW + timedelta(minutes=1)
+    assert "older than 7 min" in problem.title
+    for root in (store, offsite):
+        see(root, NOW + timedelta(hours=4))
+    assert alarms(configured, NOW + timedelta(hours=4)) == ["stale-offsite-base-backup"]
+
+
 def test_a_position_that_cannot_be_read_says_nothing(store: LocalStore) -> None:
     see(store, NOW)
     for path in store.root.rglob("positions/*.json"):
