@@ -32,6 +32,13 @@ from gs_backup_assets_tests.processes import open_folder
 from gs_backup_assets_tests.production import DATABASE, SUPERUSER, Production
 from gs_backup_assets_tests.recovery.point_in_time.recover_site import Site, site
 
+TEN = [(number,) for number in range(1, 11)]
+
+
+def hook(name: str, script: str, **more: Any) -> dict[str, Any]:
+    """A hook that is a small program."""
+    return {"name": name, "command": [sys.executable, "-c", script], **more}
+
 
 @dataclass
 class Disaster:

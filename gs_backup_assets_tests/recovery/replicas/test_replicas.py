@@ -1,94 +1,29 @@
-"""Replicas of real servers: built by the verb, watched, broken one limit at a time, and promoted."""
+"""Replicas of real servers: built by the verb, watched, and broken one limit at a time."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gs_backup_assets.catalogue.audit import AuditLog
 from gs_backup_assets.catalogue.periods import WEEK
-from gs_backup_assets.catalogue.verdict import CheckResult, Status
-from gs_backup_assets.config import DatabaseSettings, load_config
-from gs_backup_assets.errors import ConfigError
-from gs_backup_assets.postgres.connection import connect, query, target_from_url
+from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.physical.base_backup import take_base_backup
-from gs_backup_assets.recovery.replicas.promote import check_promotion
-from gs_backup_assets.recovery.replicas.replicas import observe_replicas
 from gs_backup_assets.recovery.replicas.source import archive_environment
 from gs_backup_assets.system.account import server_account
-from gs_backup_assets.system.programs import run
 from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets_tests.chain import settings_in
 from gs_backup_assets_tests.conftest import free_port
 from gs_backup_assets_tests.processes import open_folder, processes_with, wait_until
 from gs_backup_assets_tests.production import DATABASE, SUPERUSER, Production, new_folder, production
-from gs_backup_assets_tests.recovery.point_in_time.recover_site import site as recover_site
-
-PASSWORD = "pa:ss'w\\ord 7"
-ROLE = "replicator"
-
-
-@dataclass
-class Site:
-    """A primary, a folder with backup.yaml, and the replica `spare` that the verb builds."""
-
-    primary: Production
-    folder: Path
-    port: int
-    environment: dict[str, str]
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "spare"
-
-    def configure(self, **replica: str) -> None:
-        limits = "".join(f", {key}: {value}" for key, value in replica.items())
-        text = f"databases: {{studio: {{url_env: PRIMARY}}}}\nreplicas: {{spare: {{url_env: SPARE{limits}}}}}\n"
-        (self.folder / "backup.yaml").write_text(text, encoding="utf-8")
-
-    @property
-    def settings(self) -> DatabaseSettings:
-        return load_config(self.folder / "backup.yaml").database()
-
-    def argv(self, *arguments: str) -> list[str]:
-        program = [sys.executable, "-c", "from gs_backup_assets.cli.main import main; main()"]
-        return [*program, "replica", *arguments, "--json", "--config", str(self.folder / "backup.yaml")]
-
-    def verb(self, *arguments: str, status: int = 0) -> dict[str, Any]:
-        """`gs-backup replica ... --json` in a process of its own."""
-        argv = self.argv(*arguments)
-        done = subprocess.run(argv, env={**os.environ, **self.environment}, capture_output=True, text=True, check=False)
-        assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
-        assert PASSWORD not in done.stdout + done.stderr
-        return json.loads(done.stdout)  # type: ignore[no-any-return]
-
-    def create(self) -> dict[str, Any]:
-        return self.verb("create", "--into", str(self.data), "--port", str(self.port), "--start")
-
-    def spare(self, sql: str) -> list[tuple[Any, ...]]:
-        with connect(target_from_url(self.environment["SPARE_ADMIN"])) as connection:
-            return query(connection, sql)
-
-    def check(self) -> CheckResult:
-        return observe_replicas(self.settings, datetime.now(timezone.utc)).check
-
-    def codes(self) -> set[str]:
-        return {finding.code for finding in self.check().findings}
-
-    def stop_spare(self) -> None:
-        argv = [self.primary.toolchain.program("pg_ctl"), "-D", self.data, "-m", "fast", "-w", "stop"]
-        run(argv, account=server_account(), timeout=60)
+from gs_backup_assets_tests.recovery.replicas.replica_site import PASSWORD, ROLE, Site, least_rights
 
 
 @pytest.fixture(scope="module", params=[15, 17], ids=lambda major: f"pg{major}")
@@ -127,23 +62,6 @@ def site(server: Production, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 def active(server: Production) -> bool:
     return bool(server.sql("SELECT 1 FROM pg_replication_slots WHERE active"))
-
-
-def least_rights(server: Production) -> None:
-    """What docs/replicas.md tells to run; and the server asks for the password."""
-    page = (Path(__file__).parents[3] / "docs" / "replicas.md").read_text(encoding="utf-8")
-    statements = page.split("```sql\n", 1)[1].split("```", 1)[0]
-    server.sql(f"DROP OWNED BY {ROLE}" if server.sql(f"SELECT 1 FROM pg_roles WHERE rolname='{ROLE}'") else "SELECT 1")
-    server.sql(f"DROP ROLE IF EXISTS {ROLE}")
-    quoted = PASSWORD.replace("'", "''")
-    for statement in statements.replace("'...'", f"'{quoted}'").split(";"):
-        if statement.strip():
-            server.sql(statement)
-    hba = server.data / "pg_hba.conf"
-    line = f"host all,replication {ROLE} 127.0.0.1/32 scram-sha-256\n"
-    if line not in (text := hba.read_text(encoding="utf-8")):
-        hba.write_text(line + text, encoding="utf-8")
-        server.sql("SELECT pg_reload_conf()")
 
 
 def test_a_standby_is_built_and_follows_until_force_promotes_it(site: Site) -> None:
@@ -298,49 +216,6 @@ def test_another_cluster_is_no_replica(site: Site, monkeypatch: pytest.MonkeyPat
         assert "REPLICA_PROMOTED" in site.codes()
 
 
-@pytest.mark.parametrize("major", [15, 17], ids=lambda major: f"pg{major}")
-def test_promotion_only_when_the_primary_is_gone(major: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    with production(major) as server, open_folder() as folder:
-        server.configure(unix_socket_directories=str(server.folder / "s"))
-        server.bench("-i", "-s", "1", "-q").require_success()
-        least_rights(server)
-        port = free_port()
-        secret = "pa%3Ass%27w%5Cord%207"
-        environment = {
-            "PRIMARY": f"postgresql://{ROLE}:{secret}@127.0.0.1:{server.port}/{DATABASE}",
-            "SPARE": f"postgresql://{ROLE}:{secret}@127.0.0.1:{port}/{DATABASE}",
-            "SPARE_ADMIN": f"postgresql://{SUPERUSER}@127.0.0.1:{port}/{DATABASE}",
-        }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        site = Site(server, folder, port, environment)
-        site.configure()
-        try:
-            site.create()
-            answer = site.verb("promote", "spare", status=1)
-            assert answer["error"]["code"] == "PRIMARY_ALIVE"
-            assert site.spare("SELECT pg_is_in_recovery()") == [(True,)]
-            server.sql("CREATE TABLE last (n int)")
-            server.sql("INSERT INTO last VALUES (7)")
-            wait_until(lambda: site.spare("SELECT to_regclass('public.last') IS NOT NULL")[0][0], what="the last row")
-            wait_until(lambda: site.spare("SELECT n FROM public.last") == [(7,)], what="the last row")
-            server.kill()
-            answer = site.verb("promote", "spare")
-            assert (answer["timeline"], answer["forced"]) == (2, False)
-            assert {check["name"]: check["status"] for check in answer["checks"]} == {
-                "primary_gone": "passed",
-                "caught_up": "not_verified",
-                "archive_replayed": "passed",
-            }
-            assert any("pg_rewind" in step for step in answer["next"])
-            assert site.spare("SELECT pg_is_in_recovery()") == [(False,)]
-            assert site.spare("SELECT n FROM public.last") == [(7,)]
-            site.spare("CREATE TABLE public.on_its_own (n int)")
-            assert site.verb("promote", "spare", status=2)["error"]["code"] == "NO_STANDBY"
-        finally:
-            site.stop_spare()
-
-
 def test_from_a_base_backup_of_the_store_it_follows_as_well(server: Production, site: Site) -> None:
     """The files come from the store, tablespaces included; the primary only sends what was written since."""
     space = new_folder(server)
@@ -374,40 +249,6 @@ def test_from_a_base_backup_only_with_an_archive(site: Site) -> None:
     answer = site.verb("create", "--into", str(site.data), "--from-backup", "latest", status=2)
     assert answer["error"]["code"] == "NO_ARCHIVE"
     assert not site.data.exists() and not site.primary.sql("SELECT 1 FROM pg_replication_slots")
-
-
-def test_log_that_is_only_in_the_archive_speaks_against_a_promotion(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with (
-        recover_site(tmp_path, wal={}, replicas={"spare": {"url_env": "SPARE"}}) as place,
-        place.server.standby() as standby,
-    ):
-        monkeypatch.setenv("TEST_DATABASE_URL", place.server.url)
-        monkeypatch.setenv("SPARE", standby.url)
-
-        def statuses() -> dict[str, str]:
-            checked = check_promotion(place.settings, place.vault, "spare")
-            return {check.name: check.status.value for check in checked.checks}
-
-        place.archive()
-        caught_up = {"primary_gone": "failed", "caught_up": "passed", "archive_replayed": "passed"}
-        wait_until(lambda: statuses() == caught_up, what="the standby has all, and the primary is there")
-        standby.sql("ALTER SYSTEM SET primary_conninfo = ''")
-        standby.sql("SELECT pg_reload_conf()")
-        wait_until(lambda: not standby.sql("SELECT 1 FROM pg_stat_wal_receiver"), what="it is cut off")
-        place.server.sql("INSERT INTO t SELECT generate_series(1, 20000)")
-        place.archive()
-        assert statuses() == {"primary_gone": "failed", "caught_up": "failed", "archive_replayed": "failed"}
-        place.server.kill()
-        checked = check_promotion(place.settings, place.vault, "spare")
-        (against,) = checked.against
-        assert against.findings[0].code == "BEHIND_ARCHIVE" and "no restore_command" in against.summary
-        standby.sql("ALTER SYSTEM SET restore_command = 'false'")
-        standby.sql("SELECT pg_reload_conf()")
-        wait_until(lambda: statuses()["archive_replayed"] == "passed", what="the promotion would bring it in")
-        with pytest.raises(ConfigError, match="REPLICA_UNKNOWN"):
-            check_promotion(place.settings, place.vault, "other")
 
 
 def test_what_another_replica_left_beside_is_left_alone(site: Site) -> None:
