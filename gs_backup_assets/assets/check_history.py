@@ -1,8 +1,11 @@
 """What the checks came to: of each the newest evaluation that is finished, of the newest partition that has one."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.event_api import PartitionKeyFilter
@@ -10,7 +13,9 @@ from dagster._core.storage.asset_check_execution_record import (
     COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES as FINISHED,
 )
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
-from dagster._core.storage.event_log import EventLogStorage
+
+if TYPE_CHECKING:
+    from dagster._core.storage.event_log import EventLogStorage
 
 # Of each check the partitions of its asset; None where its evaluations belong to none.
 Checks = Mapping[dg.AssetCheckKey, dg.PartitionsDefinition[str] | None]
