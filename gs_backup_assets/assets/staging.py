@@ -10,7 +10,7 @@ import dagster as dg
 from gs_backup_assets.alerts.staging import MESSAGE_ACCEPTED, failed_message, staging_message, told
 from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.common import ListenerFactory, author, failure, from_check, step
-from gs_backup_assets.assets.logical import backup_key
+from gs_backup_assets.assets.proof import restore_key
 from gs_backup_assets.catalogue.periods import MONTH
 from gs_backup_assets.catalogue.staging_tests import StagingTestRecord
 from gs_backup_assets.catalogue.verdict import Verdict
@@ -45,7 +45,7 @@ def build_staging_test(
     @dg.asset(
         key=key,
         partitions_def=months,
-        deps=[dg.AssetDep(backup_key(settings), partition_mapping=dg.AllPartitionMapping())],
+        deps=[dg.AssetDep(restore_key(settings), partition_mapping=dg.AllPartitionMapping())],
         group_name=settings.name,
         kinds={"postgres"},
         owners=list(settings.owners),

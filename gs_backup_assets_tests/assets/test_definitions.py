@@ -92,6 +92,15 @@ def test_checks_and_assets_share_one_partitions_definition(config_file: Path) ->
         assert graph.get(dg.AssetKey(["one", name])).partitions_def == days
 
 
+def test_the_restore_test_follows_the_proofs_of_all_days(config_file: Path) -> None:
+    config_file.write_text(f"{config_file.read_text()}staging: {{url_env: NOT_SET_STAGING}}\n", encoding="utf-8")
+    graph = build_definitions(load_config(config_file)).resolve_asset_graph()
+    test = graph.get(dg.AssetKey(["one", "monthly_restore_test"]))
+    assert test.parent_keys == {dg.AssetKey(["one", "verified_restore"])}
+    mapping = graph.get_partition_mapping(test.key, dg.AssetKey(["one", "verified_restore"]))
+    assert isinstance(mapping, dg.AllPartitionMapping)
+
+
 def test_rules_of_the_file_are_checks_of_the_report(config_file: Path) -> None:
     graph = build_definitions(load_config(config_file)).resolve_asset_graph()
     report = dg.AssetKey(["one", "integrity_report"])
