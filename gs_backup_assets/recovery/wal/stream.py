@@ -26,6 +26,7 @@ from gs_backup_assets.recovery.wal.heartbeat import Beat, Heart
 from gs_backup_assets.recovery.wal.lag import Lag, forget_before, lag_of
 from gs_backup_assets.recovery.wal.leftover import Leftover, leftovers
 from gs_backup_assets.recovery.wal.mirroring import Mirror
+from gs_backup_assets.recovery.wal.pauses import Pauses
 from gs_backup_assets.recovery.wal.receiver import Receiver, end_left_receiver, receiver_for
 from gs_backup_assets.recovery.wal.server import Server, ServerWatch, ensure_slot, look_at, other_cluster
 from gs_backup_assets.recovery.wal.shipping import FATAL, Shipper
@@ -37,7 +38,6 @@ from gs_backup_assets.vault.store import Store
 
 _T = TypeVar("_T")
 _TICK = 0.1
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 _STEADY_SECONDS = 20.0
 _LAST_WORDS_SECONDS = 8.0
 _WAITED_FOR = (SourceError, ProgramError, StoreError)
@@ -106,7 +106,7 @@ class _Stream:
         self._settings, self._wal, self._store, self._target = settings, settings.wal, store, target
         self._mirror, self._stop, self._words = mirror, stop, words
         self._helpers = Threads(2, "wal-help")
-        self._pause = _FIRST_PAUSE
+        self._pauses = Pauses()
         self._frontier = 0
         self._compare = True
         self._left: list[Leftover] = []
@@ -159,7 +159,7 @@ class _Stream:
                         receiver.stop()
                         return
                     if time.monotonic() - started > _STEADY_SECONDS:
-                        self._pause = _FIRST_PAUSE
+                        self._pauses.steady()
                         self._words.well("stream")
                     self._stop.wait(_TICK)
                 if self._stop.is_set():
@@ -173,6 +173,9 @@ class _Stream:
         self._words.trouble("stream", failure)
         # A spool with room for one segment only would receive that one again and again.
         self._compare = failure.code != "SPOOL_FULL"
+        if failure.code == "SPOOL_FULL":
+            assert self._shipper is not None
+            self._pauses.full(len(self._shipper.archived))
         self._wait_a_while()
 
     def say_goodbye(self) -> Streamed:
@@ -369,8 +372,7 @@ class _Stream:
                 return result
 
     def _wait_a_while(self) -> None:
-        deadline = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        deadline = time.monotonic() + self._pauses.next()
         while time.monotonic() < deadline:
             if self._stop.wait(_TICK):
                 raise _Stopped
