@@ -18,6 +18,7 @@ from gs_backup_assets.postgres.connection import connect, query, server_facts, t
 from gs_backup_assets.recovery.dumps.take import take_backup
 from gs_backup_assets.recovery.stored.stored_bytes import CHECK, check_stored_bytes, write_sums
 from gs_backup_assets.resources import VaultResource
+from gs_backup_assets.vault.opening import Vault
 from gs_backup_assets.vault.store import Store
 
 
@@ -109,12 +110,13 @@ def build_logical_backup(
     def logical_backup(context: dg.AssetExecutionContext, vault: VaultResource) -> dg.MaterializeResult:
         with step(context, listener) as progress:
             target = target_from_environment(settings.url_env)
-            store = vault.open(settings).primary
+            stores = vault.open(settings)
+            store = stores.primary
             by = author(context)
             day = {"partition": context.partition_key}
-            with failure_noted(store, settings.name, by, "backup", ids=day):
+            with failure_noted(store, settings.name, by, "backup", ids=day, otherwise=stores.offsite):
                 manifest = take_backup(settings, target, store, context.partition_key, progress)
-            unwritten = [_note_backup(store, manifest, by)]
+            unwritten = [_note_backup(stores, manifest, by)]
         swept, unswept = sweep_attempts(store, settings.name)
         for folder in swept:
             unwritten.append(note(store, settings.name, by, "sweep", ids={"folder": folder}, result="removed"))
@@ -145,15 +147,16 @@ def sweep_attempts(store: Store, database: str) -> tuple[list[str], StoreError |
         return [], error
 
 
-def _note_backup(store: Store, manifest: Manifest, by: Author) -> StoreError | None:
+def _note_backup(stores: Vault, manifest: Manifest, by: Author) -> StoreError | None:
     return note(
-        store,
+        stores.primary,
         manifest.database,
         by,
         "backup",
         ids={"backup": manifest.id, "partition": manifest.partition},
         result="stored",
         details={"files": len(manifest.files), "stored_bytes": manifest.stored_bytes},
+        otherwise=stores.offsite,
     )
 
 

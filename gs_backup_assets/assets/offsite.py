@@ -121,7 +121,7 @@ def _copy(
                 context.log.warning(f"{summary.id} could not be copied. {error}")
         log = copy_log(stores, settings.name, progress, by=author(context), told=context.log.warning)
         brought = mirror_beside(primary, offsite, settings.name)
-        mirrored = mirror_log(primary, offsite, settings.name)
+        mirrored = mirror_log(primary, offsite, settings.name, by=author(context))
     _, unswept = sweep_attempts(offsite, settings.name)
     if unswept is not None:
         context.log.warning(f"Unfinished copies could not be swept: {unswept}")
@@ -172,7 +172,7 @@ def _read_back(
             result=result.status.value,
             otherwise=offsite,
         )
-        mirrored = mirror_log(stores.primary, offsite, settings.name)
+        mirrored = mirror_log(stores.primary, offsite, settings.name, by=author(context))
     if refusal is not None:
         context.log.warning(f"The audit log could not be written. {refusal}")
     yield from _checked(key, result)

@@ -26,8 +26,9 @@ FIRST_PREVIOUS = "0" * 64
 Event = Literal[
     "backup", "copy", "read_back", "proof", "restore", "prune", "hold", "release", "rewrap", "sweep", "replica",
     "promote", "disaster_recovery", "wal_gap", "drill", "restore_point", "recover", "staging_test",
-    "anonymise",
+    "anonymise", "resume",
 ]  # fmt: skip
+RESUMED: Event = "resume"  # the log was lost and goes on from its copy; what was not copied yet is missing before it
 
 # Records lie in folders of a thousand, by number and not by time: a key that depends on nothing but the number can be
 # taken only once, whatever the writers' clocks say; and the newest folder is one page of a listing.
@@ -127,26 +128,33 @@ class AuditLog:
         details: Mapping[str, str | int | float] | None = None,
         *,
         now: datetime | None = None,
+        copied: tuple[int, bytes] | None = None,
     ) -> AuditRecord:
         """Write what was done behind the newest record, however many others are writing.
 
+        Where there is none at all: behind the newest record of the log's copy, `copied`, its number and line.
         `ids` are `backup`, `partition`, `proof` (its stem, the time), whatever the event is about. `result` is one word
         or a code. Raises StoreError: `AUDIT_BUSY` after some seconds of being overtaken, and what the store raises.
         """
+        record = AuditRecord(
+            sequence=0,
+            at=now or datetime.now(timezone.utc),
+            actor=_printable(author.actor),
+            command=_printable(author.command),
+            event=event,
+            database=self.database,
+            ids={name: _printable(value) for name, value in ids.items()},
+            result=_printable(result),
+            details={n: _printable(v) if isinstance(v, str) else v for n, v in (details or {}).items()},
+            previous="",
+        )
         for attempt in range(_TRIES):
             number = self.newest()
-            record = AuditRecord(
-                sequence=number + 1,
-                at=now or datetime.now(timezone.utc),
-                actor=_printable(author.actor),
-                command=_printable(author.command),
-                event=event,
-                database=self.database,
-                ids={name: _printable(value) for name, value in ids.items()},
-                result=_printable(result),
-                details={n: _printable(v) if isinstance(v, str) else v for n, v in (details or {}).items()},
-                previous=sha256(self.line(number)) if number else FIRST_PREVIOUS,
-            )
+            line = self.line(number) if number else None
+            if line is None and copied is not None:
+                number, line = copied
+            previous = FIRST_PREVIOUS if line is None else sha256(line)
+            record = record.model_copy(update={"sequence": number + 1, "previous": previous})
             try:
                 self.store.put_bytes(encode(record), self.key(record.sequence))
             except StoreError as error:
@@ -233,13 +241,16 @@ def note(
 ) -> StoreError | None:
     """Write a record about work that is done, from where it may be impossible: a proof by a role that only reads.
 
-    Where the store refuses, or has nothing of the database, the log of the store `otherwise` gets the record. Returns
-    the error in place of raising it when no store took it; the caller tells it as a warning.
+    `otherwise` is the other store. Where the store refuses, or has nothing of the database, that one's log gets the
+    record; a log that was lost first comes back from its copy there, and is not begun anew while nobody knows whether
+    there is one. Returns the error in place of raising it when no store took it; the caller tells it as a warning.
     """
     refusal: StoreError | None = None
     try:
         # A store that is lost, or a disk that is not mounted, must not get the beginning of another log.
         if otherwise is None or store.folders(database):
+            if otherwise is not None:
+                resume(store, otherwise, database, author)
             AuditLog(store, database).append(author, event, ids, result, details)
             return None
     except StoreError as error:
@@ -273,6 +284,43 @@ def failure_noted(
         code = error.code if isinstance(error, BackupError) else type(error).__name__
         clean_up(lambda: note(store, database, author, event, ids=ids, result=code, otherwise=otherwise), after=error)
         raise
+
+
+def resume(store: Store, other: Store, database: str, author: Author) -> int:
+    """Bring a log that was lost back from its copy in the other store, byte for byte; returns how many records.
+
+    A record of its own says so: what was not copied yet is lost. Nothing happens while the log has its first record, or
+    when the copy lacks it as well. Raises what the stores raise.
+    """
+    log, copy = AuditLog(store, database), AuditLog(other, database, copied=True)
+    if store.exists(log.key(1)):
+        return 0
+    numbers = [copy.number(key) or 0 for key in copy.stored_keys()]
+    if numbers[:1] != [1]:
+        return 0
+    last = numbers[-1]
+    # What says so comes first: whoever writes meanwhile goes on behind it, and takes no number that the copy has.
+    log.append(author, RESUMED, {"records": str(last)}, "log_lost", copied=(last, copy.line(last)))
+
+    def bring(number: int) -> None:
+        line = copy.line(number)
+        with _unless_there():
+            store.put_bytes(line, log.key(number))
+
+    with Threads(_READERS, "audit") as pool:
+        list(pool.map(bring, numbers[1:]))
+    bring(1)  # last: when this breaks off, the next one begins again
+    return len(numbers)
+
+
+@contextmanager
+def _unless_there() -> Iterator[None]:
+    """Another one may be quicker; `check_audit` compares what it brought."""
+    try:
+        yield
+    except StoreError as error:
+        if error.code != "OBJECT_EXISTS":
+            raise
 
 
 def mirror(source: Store, other: Store, database: str) -> int:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 
 from gs_backup_assets.catalogue import manifest as manifests
-from gs_backup_assets.catalogue.audit import FIRST_PREVIOUS, AuditLog, AuditRecord, decode, sha256
+from gs_backup_assets.catalogue.audit import FIRST_PREVIOUS, RESUMED, AuditLog, AuditRecord, decode, sha256
 from gs_backup_assets.catalogue.manifest import BULK, KINDS, Kind, parse_id
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
 from gs_backup_assets.errors import StoreError
@@ -16,6 +16,7 @@ from gs_backup_assets.vault.store import Listed, Store, keys
 from gs_backup_assets.words import counted
 
 CHECK = "audit_intact"
+LOST = "AUDIT_LOST"
 _SHOWN = 100
 _HINT = "Somebody changed the log: docs/audit.md says how to find out what was there."
 _PROOF_TIME = "%Y%m%dT%H%M%S%fZ"
@@ -37,6 +38,14 @@ class _Reading:
     def records(self) -> list[AuditRecord]:
         """What can be read, in its order."""
         return [record for record in self.decoded.values() if isinstance(record, AuditRecord)]
+
+    @property
+    def losses(self) -> Iterator[tuple[datetime, datetime]]:
+        """From when to when records may be lost: the log went on from its copy, after the last that had been copied."""
+        for number, record in self.decoded.items():
+            before = self.decoded.get(number - 1)
+            if isinstance(record, AuditRecord) and record.event == RESUMED and isinstance(before, AuditRecord):
+                yield before.at, record.at
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ def check_audit(store: Store, database: str, *, other: Store | None = None) -> C
     """Find every edit, gap and reorder in a store's log, in the other store's, and in the copies that each has.
 
     Without the other store the copy of its log stands for it. No record at all is NOT_VERIFIED, and so is a sound log
-    while the other store cannot be read or has no copy. Raises StoreError when the store itself cannot be read.
+    while the other store cannot be read or has no copy, or when records were lost with a store. Raises StoreError when
+    the store itself cannot be read.
     """
     unreadable: StoreError | None = None
     theirs: _Beside | None = None
@@ -186,7 +196,7 @@ def _thing(listed: Listed, parts: Sequence[str], kind: Kind) -> _Thing | None:
 
 
 def _left_out(logs: Sequence[_Reading], things: Sequence[_Thing]) -> Iterator[Finding]:
-    """Things that came after the log was begun, and of which no record tells: its end was cut off."""
+    """Things that came after the log was begun, and of which no record tells: its end was cut off, or lost."""
     records = [record for log in logs for record in log.records]
     if not records:
         return
@@ -196,14 +206,16 @@ def _left_out(logs: Sequence[_Reading], things: Sequence[_Thing]) -> Iterator[Fi
         for record in records
         for name, value in record.ids.items()
     }
+    losses = [loss for log in logs for loss in log.losses]
     for thing in things:
         wanted = ((event, thing.id, thing.value, thing.kind) for event in thing.events)
-        if thing.since > begun and told.isdisjoint(wanted):
-            yield Finding(
-                code="AUDIT_CUT",
-                message=f"No record tells of {thing.key}.",
-                hint="Its record was removed, or the run was killed before it could write one: docs/audit.md.",
-            )
+        if thing.since <= begun or not told.isdisjoint(wanted):
+            continue
+        lost = any(since < thing.since <= until for since, until in losses)
+        hint = "Its record was removed, or the run was killed before it could write one: docs/audit.md."
+        if lost:
+            hint = "Its record was lost with the log, which went on from its copy: docs/audit.md."
+        yield Finding(code=LOST if lost else "AUDIT_CUT", message=f"No record tells of {thing.key}.", hint=hint)
 
 
 def _finding(code: str, message: str) -> Finding:
@@ -218,8 +230,12 @@ def _result(
     unreadable: StoreError | None,
 ) -> CheckResult:
     records, copied = (sum(len(reading.lines) for reading in readings) for readings in (logs, copies))
-    if findings:
+    resumed = sum(1 for log in logs for _ in log.losses)
+    if any(finding.code != LOST for finding in findings):
         status, summary = Status.FAILED, f"{counted(len(findings), 'finding')}: the log is not what was written"
+    elif findings:
+        status = Status.NOT_VERIFIED
+        summary = f"the log was lost and goes on from its copy; of {counted(len(findings), 'thing')} no record is left"
     elif not records:
         status, summary = Status.NOT_VERIFIED, f"{logs[0].log.store.describe()} has no audit log"
         hint = "It begins with the next backup, proof or restore."
@@ -238,7 +254,8 @@ def _result(
         status = Status.PASSED
         second = f"{copied} of them also in the other store" if copies else "without a second copy to compare"
         accounted = f"{things} backups, proofs and holds are accounted for"
-        summary = f"{counted(records, 'record')} in an unbroken chain, {second}; {accounted}"
+        again = f"; lost and gone on from its copy {counted(resumed, 'time')}" if resumed else ""
+        summary = f"{counted(records, 'record')} in an unbroken chain, {second}; {accounted}{again}"
     metrics = {"audit_records": records, "audit_records_copied": copied, "audit_findings": len(findings)}
     return CheckResult(
         name=CHECK, status=status, summary=summary, findings=tuple(findings[:_SHOWN]), metrics=dict(metrics)

@@ -85,7 +85,7 @@ def copy(
         )
     wal = copy_log(vault, settings.name, progress, by=Author.here("copy"), told=_warn, read_back=read_back)
     beside = mirror_beside(primary, offsite, settings.name)
-    log = mirror_log(primary, offsite, settings.name)
+    log = mirror_log(primary, offsite, settings.name, by=Author.here("copy"))
     document: dict[str, Any] = {
         "database": settings.name,
         "store": offsite.describe(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -19,9 +20,11 @@ from gs_backup_assets.catalogue.audit_check import check_audit
 from gs_backup_assets.catalogue.verdict import CheckResult
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets.vault.store import Store
-from gs_backup_assets_tests.catalogue.manifests import NOW
+from gs_backup_assets_tests.catalogue.manifests import NOW, made_up, put
 
 BY = Author("tester", "verify")
+SECOND = timedelta(seconds=1)
+APPEND = [sys.executable, "-m", "gs_backup_assets_tests.catalogue.audit_logs"]
 
 
 def write_lines(store: Store, records: Sequence[AuditRecord], database: str = "shop") -> list[bytes]:
@@ -66,6 +69,32 @@ def found(store: Store, other: Store | None = None) -> set[str]:
 
 def checked(store: Store, other: Store | None = None) -> CheckResult:
     return check_audit(store, "shop", other=other)
+
+
+def append_in_processes(address: str, count: int = 4, each: int = 25) -> None:
+    """Processes that append at the same time, each its own records."""
+    running = [subprocess.Popen([*APPEND, address, f"p{number}", str(each)]) for number in range(count)]
+    assert [process.wait(timeout=120) for process in running] == [0] * count
+
+
+def assert_all_there(records: list[AuditRecord], count: int = 4, each: int = 25) -> None:
+    """One chain with all records of those processes, those of each in its order."""
+    assert [record.sequence for record in records] == list(range(1, count * each + 1))
+    for number in range(count):
+        own = [record.ids["backup"] for record in records if record.actor == f"p{number}"]
+        assert own == [f"p{number}-{turn}" for turn in range(each)]
+
+
+def put_backup(store: LocalStore, taken: datetime) -> str:
+    """A backup that was taken then; returns its id."""
+    manifest = made_up(taken)
+    put(store, manifest)
+    return manifest.id
+
+
+def note_backup(store: LocalStore, taken: datetime) -> None:
+    """The record of a backup that was taken then."""
+    AuditLog(store, "shop").append(BY, "backup", {"backup": made_up(taken).id}, "stored", now=taken + SECOND)
 
 
 def main(address: str, name: str, count: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gs_backup_assets.catalogue.audit import AuditLog, AuditRecord, Author, failure_noted, mirror, note
+from gs_backup_assets.catalogue.audit import AuditLog, Author, failure_noted, mirror, note
 from gs_backup_assets.catalogue.audit_check import check_audit
 from gs_backup_assets.catalogue.catalogue import Catalogue, proof_id
 from gs_backup_assets.catalogue.manifest import HOLD
@@ -24,24 +23,22 @@ from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.errors import ConfigError, ProgramError, StoreError
 from gs_backup_assets.recovery.selftest.breakages_in_audit import AUDIT, AuditBreakage
 from gs_backup_assets.vault.local import LocalStore
-from gs_backup_assets_tests.catalogue.audit_logs import BY, checked, found, path_of, proofs, write_lines
+from gs_backup_assets_tests.catalogue.audit_logs import (
+    APPEND,
+    BY,
+    SECOND,
+    append_in_processes,
+    assert_all_there,
+    checked,
+    found,
+    note_backup,
+    path_of,
+    proofs,
+    put_backup,
+    write_lines,
+)
 from gs_backup_assets_tests.catalogue.manifests import NOW, made_up, proof_of, put
 from gs_backup_assets_tests.processes import wait_until
-from gs_backup_assets_tests.s3_server import READER, S3Server
-
-SECOND = timedelta(seconds=1)
-APPEND = [sys.executable, "-m", "gs_backup_assets_tests.catalogue.audit_logs"]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "store")
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "other")
-
 
 texts = st.text(max_size=8)
 times = st.datetimes(datetime(2001, 1, 1), datetime(2099, 1, 1), timezones=st.just(timezone.utc))
@@ -184,19 +181,6 @@ def test_who_never_gets_a_number_gives_up(store: LocalStore, monkeypatch: pytest
         AuditLog(store, "shop").append(BY, "proof", {}, "PROVEN")
 
 
-def append_in_processes(address: str, count: int = 4, each: int = 25) -> None:
-    """Processes that append at the same time, each its own records."""
-    running = [subprocess.Popen([*APPEND, address, f"p{number}", str(each)]) for number in range(count)]
-    assert [process.wait(timeout=120) for process in running] == [0] * count
-
-
-def assert_all_there(records: list[AuditRecord], count: int = 4, each: int = 25) -> None:
-    assert [record.sequence for record in records] == list(range(1, count * each + 1))
-    for number in range(count):
-        own = [record.ids["backup"] for record in records if record.actor == f"p{number}"]
-        assert own == [f"p{number}-{turn}" for turn in range(each)]
-
-
 def test_four_processes_write_one_chain(store: LocalStore) -> None:
     append_in_processes(str(store.root))
     assert_all_there(AuditLog(store, "shop").records())
@@ -225,9 +209,9 @@ def test_a_log_that_is_checked_while_it_grows_is_sound(store: LocalStore, other:
 
 @pytest.mark.parametrize("breakage", AUDIT, ids=lambda breakage: breakage.name)
 def test_each_breakage_is_named(store: LocalStore, breakage: AuditBreakage) -> None:
-    with_backup(store, NOW)
+    put_backup(store, NOW)
     write_lines(store, proofs(4, since=NOW - SECOND))
-    record(store, NOW)
+    note_backup(store, NOW)
     assert checked(store).status is Status.PASSED
     original = {path: path.read_bytes() for path in (store.root / "shop/audit/00000").iterdir()}
     for path in original:
@@ -310,29 +294,15 @@ def test_a_record_of_another_database_is_out_of_place(store: LocalStore) -> None
     assert {finding.code for finding in check_audit(store, "other").findings} == {"AUDIT_REORDERED"}
 
 
-# What lies in a store and must have a record.
-
-
-def with_backup(store: LocalStore, taken: datetime) -> str:
-    """A backup that was taken then; returns its id."""
-    manifest = made_up(taken)
-    put(store, manifest)
-    return manifest.id
-
-
-def record(store: LocalStore, taken: datetime) -> None:
-    AuditLog(store, "shop").append(BY, "backup", {"backup": made_up(taken).id}, "stored", now=taken + SECOND)
-
-
 def test_a_backup_without_a_record_means_that_the_end_is_cut(store: LocalStore) -> None:
-    with_backup(store, NOW - SECOND)  # before the log was begun
-    with_backup(store, NOW)
-    record(store, NOW - SECOND)
-    record(store, NOW)
+    put_backup(store, NOW - SECOND)  # before the log was begun
+    put_backup(store, NOW)
+    note_backup(store, NOW - SECOND)
+    note_backup(store, NOW)
     assert checked(store).status is Status.PASSED
     path_of(store, 2).unlink()
     assert found(store) == set()  # as old as the log
-    later = with_backup(store, NOW + 9 * SECOND)
+    later = put_backup(store, NOW + 9 * SECOND)
     findings = checked(store).findings
     assert [finding.code for finding in findings] == ["AUDIT_CUT"]
     assert f"{later}/manifest.json" in findings[0].message
@@ -354,156 +324,6 @@ def test_a_proof_and_a_hold_without_a_record_mean_that_the_end_is_cut(store: Loc
     assert "3 backups, proofs and holds" in checked(store).summary
 
 
-def test_records_of_either_store_account_for_what_lies_in_both(store: LocalStore, other: LocalStore) -> None:
-    """A cold restore writes to the off-site store's own log, all else to the primary one's."""
-    record(store, NOW - SECOND)
-    for place in (store, other):
-        put(place, made_up(NOW + 9 * SECOND))
-    assert [finding.code for finding in checked(store, other).findings] == ["AUDIT_CUT"] * 2
-    record(other, NOW + 9 * SECOND)
-    mirror(store, other, "shop")
-    assert checked(store, other).status is Status.PASSED
-
-
-# The copy in the other store.
-
-
-def test_a_copy_is_brought_once_and_byte_for_byte(store: LocalStore, other: LocalStore) -> None:
-    lines = write_lines(store, proofs(3))
-    assert mirror(store, other, "shop") == 3
-    assert mirror(store, other, "shop") == 0
-    AuditLog(store, "shop").append(BY, "proof", {}, "PROVEN")
-    assert mirror(store, other, "shop") == 1
-    copy = AuditLog(other, "shop", copied=True)
-    assert copy.lines(copy.stored_keys())[:3] == lines
-    assert (checked(store, other).status, checked(store, other).metrics["audit_records_copied"]) == (Status.PASSED, 4)
-    assert AuditLog(other, "shop").records() == []  # its own log is another one
-
-
-def test_both_logs_have_copies_and_neither_gets_in_the_way(store: LocalStore, other: LocalStore) -> None:
-    write_lines(store, proofs(3))
-    write_lines(other, proofs(2, since=NOW + SECOND))
-    assert (mirror(store, other, "shop"), mirror(other, store, "shop")) == (3, 2)
-    assert checked(store, other).metrics == {"audit_records": 5, "audit_records_copied": 5, "audit_findings": 0}
-    path_of(other, 2).write_bytes(path_of(other, 2).read_bytes().replace(b"PROVEN", b"FAILED"))
-    assert found(store, other) == {"AUDIT_DIFFERS"}
-
-
-def test_a_log_without_its_copy_is_not_verified(store: LocalStore, other: LocalStore) -> None:
-    """An unmounted disk looks like an empty store."""
-    write_lines(store, proofs(3))
-    assert (checked(store, other).status, found(store, other)) == (Status.NOT_VERIFIED, {"AUDIT_NOT_COPIED"})
-    mirror(store, other, "shop")
-    assert checked(store, other).status is Status.PASSED
-
-
-def test_a_copy_alone_is_checked_where_nothing_else_is_left(store: LocalStore, other: LocalStore) -> None:
-    write_lines(store, proofs(3))
-    mirror(store, other, "shop")
-    assert (checked(other).status, checked(other).metrics["audit_records"]) == (Status.PASSED, 3)
-    (other.root / AuditLog(other, "shop", copied=True).key(2)).unlink()
-    assert found(other) == {"AUDIT_GAP"}
-
-
-def test_only_a_copy_shows_an_edit_of_the_last_record(store: LocalStore, other: LocalStore) -> None:
-    lines = write_lines(store, proofs(3))
-    mirror(store, other, "shop")
-    path_of(store, 3).write_bytes(lines[2].replace(b"PROVEN", b"FAILED"))
-    assert found(store) == set()  # a chain cannot show it
-    assert found(store, other) == {"AUDIT_DIFFERS"}
-    with pytest.raises(StoreError, match="AUDIT_DIFFERS"):
-        mirror(store, other, "shop")
-
-
-def test_a_log_that_was_written_anew_differs_from_its_copy(store: LocalStore, other: LocalStore) -> None:
-    """All digests are right again, so the chain holds; the copy is what tells."""
-    write_lines(store, proofs(3))
-    mirror(store, other, "shop")
-    for number in (1, 2, 3):
-        path_of(store, number).unlink()
-    write_lines(store, [one.model_copy(update={"actor": "nobody"}) for one in proofs(5)])
-    assert found(store) == set()
-    assert found(store, other) == {"AUDIT_DIFFERS"}
-    with pytest.raises(StoreError, match="AUDIT_DIFFERS"):
-        mirror(store, other, "shop")
-    assert len(AuditLog(other, "shop", copied=True).stored_keys()) == 3
-
-
-def test_a_log_that_lost_its_end_or_everything_differs_from_its_copy(store: LocalStore, other: LocalStore) -> None:
-    write_lines(store, proofs(3))
-    mirror(store, other, "shop")
-    for number in (3, 2, 1):
-        path_of(store, number).unlink()
-        assert found(store, other) == {"AUDIT_DIFFERS"}
-        with pytest.raises(StoreError, match="AUDIT_DIFFERS"):
-            mirror(store, other, "shop")
-    AuditLog(store, "shop").append(BY, "proof", {}, "PROVEN")  # it begins anew
-    assert found(store, other) == {"AUDIT_DIFFERS"}
-
-
-def test_what_does_not_go_on_from_the_copy_is_not_brought(store: LocalStore, other: LocalStore) -> None:
-    lines = write_lines(store, proofs(4))
-    path_of(store, 4).unlink()
-    mirror(store, other, "shop")
-    path_of(store, 3).write_bytes(lines[2].replace(b"PROVEN", b"FAILED"))
-    (other.root / AuditLog(other, "shop", copied=True).key(3)).unlink()
-    path_of(store, 4).write_bytes(lines[3])
-    with pytest.raises(StoreError, match="AUDIT_DIFFERS"):
-        mirror(store, other, "shop")  # the third was edited before its copy was made, the fourth tells
-    path_of(store, 3).unlink()
-    with pytest.raises(StoreError, match="AUDIT_DIFFERS"):
-        mirror(store, other, "shop")
-
-
-def test_copies_that_are_made_at_the_same_time_do_no_harm(store: LocalStore, other: LocalStore) -> None:
-    write_lines(store, proofs(40))
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: mirror(store, other, "shop"), range(4)))
-    assert checked(store, other).metrics["audit_records_copied"] == 40
-
-
-def test_copies_of_two_logs_at_the_same_time_are_not_mixed(tmp_path: Path, other: LocalStore) -> None:
-    """The log was edited between them."""
-    sources = [LocalStore(tmp_path / name) for name in "ab"]
-    for source, days in zip(sources, (0, 1), strict=True):
-        write_lines(source, proofs(40, since=NOW + timedelta(days=days)))
-
-    def bring(source: LocalStore) -> str:
-        try:
-            mirror(source, other, "shop")
-        except StoreError as error:
-            return error.code
-        return "brought"
-
-    with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(bring, sources)) == ["AUDIT_DIFFERS", "brought"]
-    assert (checked(other).status, checked(other).metrics["audit_records"]) == (Status.PASSED, 40)
-
-
-def test_after_the_store_was_lost_its_log_goes_on_from_the_copy(tmp_path: Path, store: LocalStore) -> None:
-    """As docs/audit.md says."""
-    other = LocalStore(tmp_path / "other")
-    write_lines(store, proofs(3))
-    mirror(store, other, "shop")
-    new = LocalStore(tmp_path / "new")
-    shutil.copytree(other.root / "shop/audit-copy", new.root / "shop/audit")
-    assert AuditLog(new, "shop").append(BY, "backup", {}, "stored").sequence == 4
-    assert mirror(new, other, "shop") == 1
-    assert checked(new, other).status is Status.PASSED
-
-
-def test_a_log_that_had_to_begin_anew_gets_a_copy_of_its_own(store: LocalStore, other: LocalStore) -> None:
-    """As docs/audit.md says."""
-    write_lines(store, proofs(3))
-    mirror(store, other, "shop")
-    shutil.rmtree(store.root)
-    AuditLog(store, "shop").append(BY, "backup", {}, "stored")
-    assert found(store, other) == {"AUDIT_DIFFERS"}
-    (other.root / "shop/audit-copy").rename(other.root / "shop/audit-copy-2026-11-24")
-    assert mirror(store, other, "shop") == 1
-    assert checked(store, other).status is Status.PASSED
-
-
 # Writing where writing may be impossible.
 
 
@@ -519,14 +339,6 @@ def test_a_note_that_cannot_be_written_is_an_answer(store: LocalStore, tmp_path:
     assert both is not None
 
 
-def test_a_store_that_has_nothing_gets_no_log_when_there_is_another(store: LocalStore, other: LocalStore) -> None:
-    """A disk that is not mounted looks like an empty store."""
-    put(other, made_up())
-    assert note(store, "shop", BY, "restore", ids={}, result="PROVEN", otherwise=other) is None
-    assert not store.root.exists()
-    assert len(AuditLog(other, "shop").records()) == 1
-
-
 def test_work_that_breaks_off_is_noted_with_its_code(store: LocalStore) -> None:
     for error in (ProgramError("RESTORE_BROKE", "", ""), KeyboardInterrupt(), ValueError("s3cret")):
         with (
@@ -540,64 +352,3 @@ def test_work_that_breaks_off_is_noted_with_its_code(store: LocalStore) -> None:
         pass
     results = [one.result for one in AuditLog(store, "shop").records()]
     assert results == ["RESTORE_BROKE", "KeyboardInterrupt", "ValueError"]
-
-
-# On S3.
-
-
-def test_four_processes_write_one_chain_on_s3(s3_server: S3Server, bucket: str) -> None:
-    append_in_processes(f"s3://{bucket}/p?endpoint={s3_server.endpoint}&region=us-east-1", each=25)
-    store = s3_server.store(bucket, prefix="p")
-    assert_all_there(AuditLog(store, "shop").records())
-    result = checked(store)
-    assert (result.status, result.metrics["audit_records"]) == (Status.PASSED, 100)
-
-
-def test_more_records_than_a_page_of_a_listing_on_s3(s3_server: S3Server, bucket: str) -> None:
-    store = s3_server.store(bucket)
-    with tempfile.TemporaryDirectory() as folder:
-        local = LocalStore(Path(folder))
-        lines = write_lines(local, proofs(1100))
-    log = AuditLog(store, "shop")
-    client = s3_server.client()
-    with ThreadPoolExecutor(8) as pool:
-        list(
-            pool.map(
-                lambda number: client.put_object(Bucket=bucket, Key=log.key(number), Body=lines[number - 1]),
-                range(1, 1101),
-            )
-        )
-    assert log.append(BY, "proof", {}, "PROVEN").sequence == 1101
-    assert (checked(store).status, checked(store).metrics["audit_records"]) == (Status.PASSED, 1101)
-    client.put_object(Bucket=bucket, Key=log.key(1050), Body=lines[1049].replace(b"PROVEN", b"FAILED"))
-    client.delete_object(Bucket=bucket, Key=log.key(500))
-    assert found(store) == {"AUDIT_EDITED", "AUDIT_GAP"}
-
-
-def test_a_copy_on_s3(s3_server: S3Server, bucket: str, store: LocalStore) -> None:
-    lines = write_lines(store, proofs(5))
-    other = s3_server.store(bucket, prefix="p")
-    assert (mirror(store, other, "shop"), mirror(store, other, "shop")) == (5, 0)
-    assert (checked(store, other).status, checked(store, other).metrics["audit_records_copied"]) == (Status.PASSED, 5)
-    key = f"p/{AuditLog(other, 'shop', copied=True).key(5)}"
-    s3_server.client().put_object(Bucket=bucket, Key=key, Body=lines[4].replace(b"PROVEN", b"FAILED"))
-    assert found(store, other) == {"AUDIT_DIFFERS"}
-
-
-def test_a_reader_gets_its_answer_and_checks_all_the_same(s3_server: S3Server, bucket: str) -> None:
-    write_lines(s3_server.store(bucket), proofs(2))
-    reader = s3_server.store(bucket, **READER)
-    refusal = note(reader, "shop", BY, "proof", ids={}, result="PROVEN")
-    assert refusal is not None
-    assert refusal.code == "STORE_ACCESS_DENIED"
-    assert checked(reader).status is Status.PASSED
-
-
-def test_a_store_that_does_not_answer_leaves_the_check_open(s3_server: S3Server, store: LocalStore) -> None:
-    write_lines(store, proofs(2))
-    gone = s3_server.store("no-such-bucket-at-all")
-    assert (checked(store, gone).status, found(store, gone)) == (Status.NOT_VERIFIED, {"BUCKET_MISSING"})
-    path_of(store, 1).unlink()
-    assert found(store, gone) == {"AUDIT_GAP"}
-    with pytest.raises(StoreError, match="BUCKET_MISSING"):
-        checked(gone)

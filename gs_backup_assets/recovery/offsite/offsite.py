@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
-from gs_backup_assets.catalogue.audit import mirror
+from gs_backup_assets.catalogue.audit import Author, mirror, resume
 from gs_backup_assets.catalogue.catalogue import AnyEntry, PhysicalCatalogue, PhysicalEntry, all_summaries
 from gs_backup_assets.catalogue.manifest import BULK, HOLD, KEYS, KINDS, NAME, PROOFS, SUMS, StoredFile
 from gs_backup_assets.catalogue.summary import Summary
@@ -98,12 +98,15 @@ def _mirror_beside(primary: Store, offsite: Store, top: str) -> int:
     return brought
 
 
-def mirror_log(primary: Store, offsite: Store, database: str) -> CheckResult:
+def mirror_log(primary: Store, offsite: Store, database: str, *, by: Author) -> CheckResult:
     """Bring the new records of each store's audit log to its copy in the other one.
 
-    FAILED when a log is no longer the one that it was when it was copied last.
+    A log that was lost comes back from its copy first. FAILED when a log is no longer the one that it was when it was
+    copied last.
     """
     try:
+        for store, other in ((primary, offsite), (offsite, primary)):
+            resume(store, other, database, by)
         brought = mirror(primary, offsite, database) + mirror(offsite, primary, database)
     except StoreError as error:
         if not error.code.startswith("AUDIT_"):

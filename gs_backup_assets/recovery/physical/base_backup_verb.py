@@ -67,7 +67,7 @@ def base_backup(
     store = vault.primary
     target = target_from_environment(settings.physical_url_env)
     week = {"partition": partition, "kind": "physical"}
-    with failure_noted(store, settings.name, by, "backup", ids=week):
+    with failure_noted(store, settings.name, by, "backup", ids=week, otherwise=vault.offsite):
         manifest = take_base_backup(settings, target, store, partition, progress, full=full)
     details = {"files": len(manifest.files), "stored_bytes": manifest.stored_bytes}
     refusal = note(
@@ -78,6 +78,7 @@ def base_backup(
         ids={"backup": manifest.id, **week, **({"base": manifest.base} if manifest.base else {})},
         result="stored",
         details=details,
+        otherwise=vault.offsite,
     )
     for warning in (*manifest.warnings, *([f"The audit log could not be written. {refusal}"] if refusal else [])):
         told(warning)

@@ -46,7 +46,7 @@ def bring_off_site(place: Site) -> None:
         assert compared.status is Status.PASSED, compared
     assert copy_log(place.vault, "studio", Progress(), by=BY, told=pytest.fail, read_back=True).findings == ()
     mirror_beside(primary, offsite, "studio")
-    assert mirror_log(primary, offsite, "studio").status is Status.PASSED
+    assert mirror_log(primary, offsite, "studio", by=BY).status is Status.PASSED
 
 
 def values(place: Site, settings: DatabaseSettings, target: str) -> list[int]:
