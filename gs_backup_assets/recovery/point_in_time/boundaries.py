@@ -27,7 +27,8 @@ _LOST = "Do not rely on a recovery to this point. Keep the report, and compare t
 
 @dataclass(frozen=True)
 class Boundaries:
-    """Commits by the archived log, in its order: at the base backup and just before the point, and just behind it."""
+    """Commits by the archived log, in its order: the last that the base backup itself has and those just before the
+    point, and those just behind it."""
 
     before: tuple[Commit, ...]
     after: tuple[Commit, ...]
@@ -64,10 +65,11 @@ def read_boundaries(
         else:
             commits = log.around(len(segments) - 1)
             cut = len(commits)
-        first = log.commits(base)
+        held = log.newest_before(base)
     limit = commits[cut].lsn if cut < len(commits) else None
-    early = [c for c in first if (limit is None or c.lsn < limit) and c not in commits]
-    return Boundaries((*early[:_MOST], *commits[:cut][-_MOST:]), commits[cut:][:_MOST])
+    there = {c.lsn for c in commits}
+    early = [c for c in held if (limit is None or c.lsn < limit) and c.lsn not in there]
+    return Boundaries((*early[-_MOST:], *commits[:cut][-_MOST:]), commits[cut:][:_MOST])
 
 
 def _behind(moment: datetime, target: datetime, inclusive: bool) -> bool:
@@ -92,6 +94,10 @@ class _Log:
             end = self._segments[index].segment.end
             self._known[index] = tuple(commit for commit in self._read(index) if commit.lsn < end)
         return self._known[index]
+
+    def newest_before(self, index: int) -> tuple[Commit, ...]:
+        """The commits of the nearest segment before one that has some; its own where there is none."""
+        return self.commits(next(filter(self.commits, range(index - 1, -1, -1)), index))
 
     def around(self, index: int) -> tuple[Commit, ...]:
         """The commits of a segment and its neighbours; where those have none, as far as the nearest that have some."""
