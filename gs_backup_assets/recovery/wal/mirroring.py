@@ -23,7 +23,7 @@ class Mirror:
     """
 
     def __init__(self, primary: Store, offsite: Store | None, database: str, every: float) -> None:
-        self._primary, self._offsite, self._database, self._every = primary, offsite, database, every
+        self._primary, self.offsite, self._database, self._every = primary, offsite, database, every
         self._pool = Threads(1, "wal-mirror")
         self._copying: Future[MirroredWal] | None = None
         self._places: tuple[Place, ...] = ()
@@ -41,12 +41,12 @@ class Mirror:
 
     def begin(self, now: float) -> None:
         """Begin a copy."""
-        if self._offsite is None:
+        if self.offsite is None:
             return
         self._last = now
         if now - self._compared >= _COMPARED_SECONDS:
             self._places, self._compared = (), now
-        stores = self._primary, self._offsite
+        stores = self._primary, self.offsite
         self._copying = self._pool.submit(mirror_wal, *stores, self._database, Progress(), places=self._places)
 
     def collect(self, words: Words) -> None:

@@ -342,7 +342,13 @@ class _Stream:
         )
         ids = {"system_identifier": self._archive.system_identifier, "first": first.name, "last": last.name}
         refusal = note(
-            self._store, self._settings.name, Author.here("wal stream"), "wal_gap", ids=ids, result="WAL_GAP"
+            self._store,
+            self._settings.name,
+            Author.here("wal stream"),
+            "wal_gap",
+            ids=ids,
+            result="WAL_GAP",
+            otherwise=self._mirror.offsite,
         )
         if refusal is not None:
             self._words.trouble("audit", refusal)
