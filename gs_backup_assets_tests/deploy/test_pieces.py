@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +57,7 @@ def require_known(argv: list[str]) -> None:
             assert word in known, f"{argv[0]} {' '.join(verb[:depth])} knows no {word}"
 
 
-@pytest.mark.parametrize("service", ["code-server", "webserver", "daemon", "status"])
+@pytest.mark.parametrize("service", ["storage", "code-server", "webserver", "daemon", "status"])
 def test_the_services_commands_are_known(service: str) -> None:
     require_known(compose()["services"][service]["command"])
 
@@ -69,8 +71,26 @@ def test_dagsters_own_health_checks_are_known(service: str) -> None:
 
 def test_every_service_has_a_health_check_and_no_secret() -> None:
     for name, service in compose()["services"].items():
-        assert {"test", "interval", "timeout", "retries", "start_period"} <= service["healthcheck"].keys(), name
+        assert (
+            name == "storage"
+            or {"test", "interval", "timeout", "retries", "start_period"} <= service["healthcheck"].keys()
+        ), name
         assert not [key for key in service["environment"] if re.search("URL|KEY|TOKEN|PASSWORD", key)], name
+
+
+def test_the_storage_is_made_before_anything_opens_it(tmp_path: Path) -> None:
+    """Webserver and daemon that make the tables of an empty DAGSTER_HOME at once get in each other's way."""
+    services = compose()["services"]
+    assert services["storage"]["restart"] == "no"
+    assert services["code-server"]["depends_on"]["storage"] == {"condition": "service_completed_successfully"}
+    for name in ("webserver", "daemon"):
+        assert services[name]["depends_on"]["code-server"] == {"condition": "service_healthy"}, name
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    program, *rest = services["storage"]["command"]
+    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path)}
+    subprocess.run([Path(sys.executable).with_name(program), *rest], env=environment, check=True, timeout=120)
+    made = {path.name for path in tmp_path.rglob("*.db")}
+    assert made == {"runs.db", "index.db", "schedules.db"}
 
 
 def test_the_watch_unit_runs_a_known_command() -> None:
