@@ -76,7 +76,9 @@ def list_records(
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table("time", "who", "command", "what", "result", "about", box=None, pad_edge=False)
+        table = Table(
+            f"time ({settings.timezone})", "who", "command", "what", "result", "about", box=None, pad_edge=False
+        )
         for _, record in records:
             about = " ".join(f"{name}={value}" for name, value in sorted(record.ids.items()))
             texts = (record.actor, record.command, record.event, record.result, about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from gs_backup_assets.catalogue.catalogue import Entry
     from gs_backup_assets.config import DatabaseSettings
     from gs_backup_assets.vault.opening import Vault, Which
+
+# Columns where nobody looks at a terminal: ids, times and folders stay in one piece where a program reads them.
+_WIDTH_OF_FILES = 200
 
 BackupArgument = Annotated[str, typer.Argument(help="A backup id, a day such as 2026-11-22, or latest.")]
 ConfigOption = Annotated[
@@ -89,7 +93,10 @@ def emit(document: dict[str, Any], as_json: bool, show: Callable[[Console], None
         return
     from rich.console import Console
 
-    show(Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDTH_OF_FILES
+    show(console)
 
 
 def _text(value: object) -> str:

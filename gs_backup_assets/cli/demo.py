@@ -70,7 +70,7 @@ def demo(
                 f"  {command} list --config {config_file}\n"
                 f"  {command} verify latest --config {config_file}      proves it again, without the source\n"
                 f"  {command} demo --serve --dir {folder}      the same, with the Dagster UI\n"
-                f"  DATABASE_URL=... {command} init      your own database\n"
+                f"  DATABASE_URL=... {command} init --force      your own database\n"
             )
     finish(outcome.status)
 

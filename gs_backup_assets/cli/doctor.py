@@ -72,8 +72,6 @@ def _show(console: Console, name: str, diagnoses: Sequence[Diagnosis]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    if not console.is_terminal:
-        console.width = 160
     table = Table(title=f"What backups of {escape(name)} need", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("check", no_wrap=True)
     table.add_column("result", no_wrap=True)

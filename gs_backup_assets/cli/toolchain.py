@@ -95,8 +95,6 @@ def _show(console: Console, found: Sequence[Toolchain], chosen: Toolchain | None
     if not found:
         console.print("No PostgreSQL programs were found. `gs-backup toolchain add 17` fetches some.", markup=False)
         return
-    if not console.is_terminal:
-        console.width = 200  # folders stay in one piece where a program reads them
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("", "version", "origin", *_CAPABILITIES, "folder"):
         table.add_column(heading, no_wrap=heading != "folder", overflow="fold")

@@ -15,6 +15,7 @@ from gs_backup_assets.errors import ProofFailed
 _PAUSE_SECONDS = 0.5
 _LONGEST_ANSWER_SECONDS = 10.0
 _MOST_BYTES = 1 << 20
+_ADVICE = "Look at the application's log. When it is corrected, run this again: it goes on with this step."
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class Healthy:
     seconds: float
 
 
-def wait_until_healthy(health: Health, tick: Callable[[str], None] = lambda _words: None) -> Healthy:
-    """Poll with a deadline. `tick` is told each wrong answer. Raises ProofFailed (`HEALTH_NOT_REACHED`).
+def wait_until_healthy(
+    health: Health, tick: Callable[[str], None] = lambda _words: None, *, advice: str = _ADVICE
+) -> Healthy:
+    """Poll with a deadline. `tick` is told each wrong answer. Raises ProofFailed (`HEALTH_NOT_REACHED`, `advice`).
 
     No proxy is used, and redirects are followed: what counts is the last answer's status, and the text in it.
     """
@@ -45,7 +48,7 @@ def wait_until_healthy(health: Health, tick: Callable[[str], None] = lambda _wor
     raise ProofFailed(
         "HEALTH_NOT_REACHED",
         f"{health.url} did not answer as it should within {health.deadline.total_seconds():.0f} s: {wrong}.",
-        "Look at the application's log. When it is corrected, run this again: it goes on with this step.",
+        advice,
     )
 
 

@@ -52,6 +52,7 @@ FACTS = "GS_BACKUP_STAGING_"
 _MASKING_STAGES = frozenset({"mask", "rewrite", "prove masked"})
 _BY_HAND = "Put right what it says, then `gs-backup staging-test --put-back`."
 _HOOK_HINT = "Correct the command; the staging database is what it was before."
+_HEALTH_HINT = "Look at the application's log of that time; the staging database is what it was before."
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,20 @@ def run_staging_test(
 
 
 def put_staging_back(settings: DatabaseSettings, progress: Progress, *, now: datetime) -> str | None:
-    """Put right what a test that was killed has left, and start the application; says what was found.
+    """Put right what a test that was killed has left: stop the application, repair, start; says what was found.
 
     Raises what `repair` and the commands do.
     """
     section = staging_section(settings)
     staging = target_from_environment(section.url_env)
-    with only_test(admin_of(staging), staging.database) as admin, progress.stage("put back"):
-        repaired = repair(admin, staging.database, f"{now:%Y%m%dT%H%M%SZ}")
+    facts: dict[str, str | int | float] = {"database": staging.database}
+    with only_test(admin_of(staging), staging.database) as admin:
+        with progress.stage("stop"):
+            _run(section.stop, settings, facts)
+        with progress.stage("put back"):
+            repaired = repair(admin, staging.database, f"{now:%Y%m%dT%H%M%SZ}")
     with progress.stage("start"):
-        _run(section.start, settings, {"database": staging.database})
+        _run(section.start, settings, facts)
     return repaired
 
 
@@ -182,7 +187,7 @@ class _Test:
             answers = f"{len(self.section.health)} addresses answer as they should"
             with self._step("staging_healthy", answers), self.progress.stage("health"):
                 for health in self.section.health:
-                    wait_until_healthy(health)
+                    wait_until_healthy(health, advice=_HEALTH_HINT)
             masking = sum(seconds.get(name, 0.0) for name in _MASKING_STAGES)
             self.healthy_after = sum(seconds.values()) - before - masking
             # From here on the copy is the staging database, whatever happens.
@@ -269,6 +274,7 @@ class _Test:
         done: list[str] = []
         try:
             with self.progress.stage("put back"):
+                stopping = self._stop_again() if self.swapped else None
                 with _usable(self.admin, self.server.admin) as admin:
                     first = bool(self.swapped and not safeties(admin, self.staging.database))
                     done += filter(None, [repair(admin, self.staging.database, self.stamp)])
@@ -276,12 +282,25 @@ class _Test:
                         drop_database(admin, self.staging.database)
                         done.append(f"{self.staging.database}, which was not there before, is dropped")
                 self._commands(self.section.start)
+            if stopping is not None:
+                raise stopping
         except (BackupError, psycopg2.Error) as error:
             code = error.code if isinstance(error, BackupError) else "SERVER_FAILED"
             self._ended(PUT_BACK, Status.FAILED, code, f"Staging is not what it was: {_words(error)}", _BY_HAND)
             return
         summary = "; ".join([*done, "the application was started again"])
         self.checks[PUT_BACK] = CheckResult(name=PUT_BACK, status=Status.PASSED, summary=summary)
+
+    def _stop_again(self) -> BackupError | None:
+        """An application that was started on the copy would go on with what it has read there.
+
+        A command that fails keeps the old database from nothing: its error is returned, to be told in the end.
+        """
+        try:
+            self._commands(self.section.stop)
+        except BackupError as error:
+            return error
+        return None
 
 
 class _Stopped(Exception):
@@ -309,7 +328,10 @@ def _record(test: _Test, copy: Which, entry: Entry, *, began: datetime, now: dat
         test.checks.get(name) or not_verified(name, "the test ended before", code="NOT_REACHED") for name in wanted
     ]
     objective = None if settings.rto_target is None else settings.rto_target.total_seconds()
-    beside = [rto_met(test.healthy_after, objective)]
+    if test.healthy_after is None:
+        beside = [not_verified("rto_met", "the application did not become healthy", code="NOT_REACHED")]
+    else:
+        beside = [rto_met(test.healthy_after, objective)]
     if PUT_BACK in test.checks:
         beside.insert(0, test.checks[PUT_BACK])
     return StagingTestRecord(

@@ -113,7 +113,7 @@ def test_the_copy_is_masked_and_proved_before_it_gets_its_name(site: Site, chain
             {"start": [{"name": "start", "command": ["sh", "-c", "echo broken >&2; exit 3"]}]},
             "staging_started",
             "HOOK_FAILED",
-            ["stop"],
+            ["stop", "stop"],
         ),
         (
             {"stop": [{"name": "stop", "command": ["sleep", "60"], "timeout": "1s"}]},
@@ -153,8 +153,21 @@ def test_an_application_that_does_not_work(site: Site, status: int, text: str, d
     assert codes(record.check("staging_healthy")) == {"HEALTH_NOT_REACHED"}
     assert words in record.check("staging_healthy").summary
     assert site.is_old and site.databases() == [site.name]
-    assert site.told == [f"stop {site.name}", f"start {site.name}", f"start {site.name}"]
+    assert site.told == [f"{word} {site.name}" for word in ("stop", "start", "stop", "start")]
     assert record.check("staging_put_back").status is Status.PASSED
+
+
+def test_an_application_that_cannot_be_stopped_again(site: Site) -> None:
+    """The old database comes back whatever the command says, and people are told of the command."""
+    site.app.status = 500
+    once = f"test ! -e {site.folder}/stopped && touch {site.folder}/stopped"
+    health = [{"url": site.app.url, "deadline": "1s"}]
+    stop = [{"name": "stop", "command": ["sh", "-c", once]}]
+    record = site.test(site.settings(health=health, stop=stop)).record
+    put_back = record.check("staging_put_back")
+    assert put_back.status is Status.FAILED and codes(put_back) == {"HOOK_FAILED"}
+    assert site.is_old and site.databases() == [site.name]
+    assert site.told == [f"start {site.name}"] * 2
 
 
 def test_a_rule_that_breaks_a_key_changes_nothing(site: Site) -> None:
@@ -272,7 +285,7 @@ def test_what_a_killed_test_left_is_put_back_alone(site: Site) -> None:
     assert repaired is not None and "_before_test_20261101T040000Z" in repaired
     assert site.is_old
     assert site.databases() == [site.name, f"{site.name}_staging_of_somebody"], "what others made is not touched"
-    assert site.told == [f"start {site.name}"]
+    assert site.told == [f"stop {site.name}", f"start {site.name}"]
     assert put_staging_back(site.settings(), Progress(), now=now) is None
 
 
