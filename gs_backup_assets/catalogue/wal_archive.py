@@ -112,10 +112,15 @@ class WalArchive:
         """Timelines of which there is anything, the oldest first."""
         return [int(name, 16) for name in self.store.folders(self.folder) if _TIMELINE.fullmatch(name)]
 
-    def segments(self, timeline: int) -> list[Archived]:
-        """What is there of a timeline, in order. An unfinished segment counts where the whole one is not there."""
+    def segments(self, timeline: int, since: Segment | None = None) -> list[Archived]:
+        """What is there of a timeline, in order; of a long archive what is there `since` a segment is listed sooner.
+
+        An unfinished segment counts where the whole one is not there.
+        """
         found: dict[Segment, Archived] = {}
-        for archived in self._listed(self.store.objects(self.timeline_folder(timeline))):
+        folder = self.timeline_folder(timeline)
+        after = f"{folder}/{since.on(timeline).name}" if since is not None else ""
+        for archived in self._listed(self.store.objects(folder, after=after)):
             known = found.get(archived.segment)
             if known is None or (known.partial and (not archived.partial or archived.end > known.end)):
                 found[archived.segment] = archived

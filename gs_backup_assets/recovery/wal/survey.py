@@ -152,8 +152,8 @@ def survey_archive(
 ) -> WalSurvey:
     """Look at a cluster's archive in one store. Reads the newest segments' bytes, unless they are those of last time.
 
-    Without `reading` names and the stream's records are all that is looked at, and what is remembered of last time:
-    quick, but blind to damage, and where the stream lags to commits that nobody has read yet.
+    Without `reading` names since the base backup and the stream's records are all that is looked at, and what is
+    remembered of last time: quick, but blind to damage, and where the stream lags to commits that nobody has read yet.
 
     Raises StoreError when the store cannot be listed; what is wrong with what lies in it is told in the survey.
     """
@@ -163,7 +163,7 @@ def survey_archive(
     unread: BackupError | None = None
     logs: tuple[TimelineLog, ...] = ()
     try:
-        logs = logs_of(archive)
+        logs = logs_of(archive, since=None if reading or entry is None else _stop_of(entry))
     except BackupError as error:  # a history that cannot be read: nothing can be said of what follows what
         unread = error
     cluster = ClusterLog(system_identifier, (_base(entry),) if entry else (), logs, segment_bytes)
@@ -232,16 +232,23 @@ def _newest_base(store: Store, database: str, system_identifier: str) -> Physica
     return None
 
 
+def _stop_of(entry: PhysicalEntry) -> Segment:
+    """The segment in which a base backup ends: recovery needs no log before it but what the backup itself has."""
+    manifest = entry.require_manifest()
+    return Segment.at(Lsn.parse(manifest.stop_lsn), manifest.timeline, manifest.wal_segment_bytes)
+
+
 def _base(entry: PhysicalEntry) -> Base:
     manifest = entry.require_manifest()
     start, stop = Lsn.parse(manifest.start_lsn), Lsn.parse(manifest.stop_lsn)
     return Base(entry.id, manifest.timeline, start, stop, manifest.consistent_at)
 
 
-def logs_of(archive: WalArchive) -> tuple[TimelineLog, ...]:
-    """All that is archived of a cluster, by timeline. StoreError (`WAL_DAMAGED`) when a history cannot be read."""
+def logs_of(archive: WalArchive, since: Segment | None = None) -> tuple[TimelineLog, ...]:
+    """All that is archived of a cluster (`since` a segment), by timeline. StoreError (`WAL_DAMAGED`) when a history
+    cannot be read."""
     return tuple(
-        TimelineLog(timeline, archive.history(timeline), tuple(archive.segments(timeline)))
+        TimelineLog(timeline, archive.history(timeline), tuple(archive.segments(timeline, since)))
         for timeline in archive.timelines()
     )
 
