@@ -230,13 +230,15 @@ def show_entry(console: Console, entry: Entry | PhysicalEntry) -> None:
     if entry.proof is None:
         console.print(f"\n{verdict_text(entry.verdict)}: it was never restored. `gs-backup verify {entry.id}` does.")
         return
-    sound = "equal to the source's snapshot" if entry.kind == "logical" else "sound in every check"
+    sound = "equal to the source's snapshot" if entry.kind == "logical" else "sound in every check that decides"
     _show_proof(console, entry.proof, manifest.stages, sound)
 
 
 def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple[str, float], ...], sound: str) -> None:
     from rich.markup import escape
     from rich.table import Table
+
+    from gs_backup_assets.catalogue.verdict import Status, Verdict
 
     stages = Table("stage", "seconds", "", box=None, pad_edge=False)
     rows = [
@@ -280,6 +282,9 @@ def _show_proof(console: Console, proof: ProofRecord, backup_stages: tuple[tuple
         "NOT_VERIFIED": "something could not be checked: this is not a pass",
     }[proof.verdict.value]
     console.print(f"[{style}]{proof.verdict.value.replace('_', ' ')}[/]: {meaning}")
+    beside = [check.name for check in proof.checks if check.status is not Status.PASSED]
+    if proof.verdict is Verdict.PROVEN and beside:
+        console.print(f"[bold yellow]BUT[/] not passed, beside the verdict: {', '.join(beside)}")
     if proof.broken_rules:
         broken = counted(len(proof.broken_rules), "data rule")
         console.print(f"[bold red]BUT[/] broken in the data: {broken}: {proof.blame.value}")

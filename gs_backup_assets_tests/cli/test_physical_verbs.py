@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
+from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.cli.copy import copy
 from gs_backup_assets.cli.cost import cost
 from gs_backup_assets.cli.hold import hold, release
-from gs_backup_assets.cli.listing import list_backups, show
+from gs_backup_assets.cli.listing import list_backups, show, show_entry
 from gs_backup_assets.cli.prune import prune
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.catalogue.physical import made_up_base, shelve_base
@@ -89,8 +93,20 @@ def test_one_is_shown_with_what_it_adds_to(place: Place) -> None:
     shown = place.json("show", place.newest)
     assert (shown["kind"], shown["manifest"]["base"], shown["verdict"]) == ("physical", place.full, "PROVEN")
     text = place.run("show", place.newest).stdout
-    assert f"adds to {place.full}" in text and "sound in every check" in text
+    assert f"adds to {place.full}" in text and "sound in every check that decides" in text
+    assert "BUT" not in text
     assert place.json("show", "latest")["id"] == place.newest, "there is no dump"
+
+
+def test_what_did_not_pass_is_named_beside_the_verdict(place: Place) -> None:
+    entry = PhysicalCatalogue(place.primary, "shop").find(place.newest)
+    assert entry.proof is not None
+    late = CheckResult(name="rto_met", status=Status.FAILED, summary="usable after 9 s, the target is 1 s")
+    proof = entry.proof.model_copy(update={"checks": (*entry.proof.checks, late)})
+    console = Console(file=StringIO(), width=200)
+    show_entry(console, replace(entry, proof=proof))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "PROVEN" in text and "BUT not passed, beside the verdict: rto_met" in text
 
 
 def test_one_is_held_and_released(place: Place) -> None:
