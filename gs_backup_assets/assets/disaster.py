@@ -41,6 +41,8 @@ def build_disaster_job(settings: DatabaseSettings, listener: ListenerFactory) ->
                 by=Author.here(f"dagster run {context.run_id[:8]}"),
                 tell=context.log.info,
             )
+        if done.not_reported is not None:
+            context.log.warning(str(done.not_reported))
         context.add_output_metadata(_metadata(done))
 
     @dg.job(
@@ -76,6 +78,6 @@ def _metadata(done: Recovered) -> dict[str, dg.MetadataValue]:
         keys.RECOVERY_SECONDS: dg.MetadataValue.float(report.recovery_seconds),
         **({keys.LOST_SECONDS: dg.MetadataValue.float(report.lost_seconds)} if report.lost_seconds is not None else {}),
         keys.OBJECTIVES: dg.MetadataValue.md("\n".join([head, *rows])),
-        keys.REPORT: dg.MetadataValue.path(str(done.html)),
+        **({keys.REPORT: dg.MetadataValue.path(str(done.html))} if done.html is not None else {}),
         **numbers,
     }

@@ -105,14 +105,18 @@ def build_verified_recovery(
             proved = prove_base(settings, stores, entry, progress, by=author(context))
         for refusal in (*proved.not_kept, *((proved.not_logged,) if proved.not_logged else ())):
             context.log.warning(f"Not on record everywhere. {refusal}")
+        if proved.not_reported is not None:
+            context.log.warning(str(proved.not_reported))
         record = proved.record
         yield from _results(key, record.checks, record.rules, _RECOVERY_CHECKS)
         if record.verdict is not Verdict.PROVEN:
             raise _failure(record.verdict, record.checks)
+        report = proved.report_path
         yield dg.MaterializeResult(
             asset_key=key,
             data_version=dg.DataVersion(f"sha256:{entry.manifest_sha256}"),
-            metadata=_proof_metadata(record) | {keys.REPORT: dg.MetadataValue.path(str(proved.report_path))},
+            metadata=_proof_metadata(record)
+            | ({keys.REPORT: dg.MetadataValue.path(str(report))} if report is not None else {}),
         )
 
     return verified_recovery

@@ -105,6 +105,8 @@ def build_proof(
             context.log.warning(f"The proof is not on record in every store. {refusal}")
         if proved.not_logged is not None:
             context.log.warning(f"The audit log could not be written. {proved.not_logged}")
+        if proved.not_reported is not None:
+            context.log.warning(str(proved.not_reported))
         record = proved.record
         silence = beat_after_proof(settings, record, datetime.now(timezone.utc), on_record=proved.on_record)
         if silence is not None:
@@ -128,12 +130,14 @@ def build_proof(
     return proof
 
 
-def _not_proven(record: ProofRecord, report: Path) -> dg.Failure:
+def _not_proven(record: ProofRecord, report: Path | None) -> dg.Failure:
     worst = Status.FAILED if record.verdict is Verdict.FAILED else Status.NOT_VERIFIED
     finding = next((f for check in record.checks if check.status is worst for f in check.findings), None)
     code = finding.code if finding else record.verdict.value
     message = finding.message if finding else f"The backup is {record.verdict.value}."
-    hint = f"{finding.hint if finding else 'See the checks.'} Report: {report}"
+    hint = finding.hint if finding else "See the checks."
+    if report is not None:
+        hint += f" Report: {report}"
     kind = ProofFailed if record.verdict is Verdict.FAILED else NotVerifiable
     return failure(kind(code, message, hint))
 
@@ -154,6 +158,12 @@ def _restore_metadata(record: ProofRecord) -> dict[str, Any]:
 
 def _report_metadata(proved: Proved) -> dict[str, Any]:
     statuses = [rule.status for rule in proved.record.rules]
+    places: dict[str, Any] = {}
+    if proved.report_path is not None and proved.docs_path is not None:
+        places = {
+            keys.REPORT: dg.MetadataValue.path(str(proved.report_path)),
+            keys.DATA_DOCS: dg.MetadataValue.path(str(proved.docs_path / "index.html")),
+        }
     return {
         keys.BACKUP_ID: proved.record.backup_id,
         keys.VERDICT: proved.record.verdict.value,
@@ -161,8 +171,7 @@ def _report_metadata(proved: Proved) -> dict[str, Any]:
         keys.RULES_FAILED: statuses.count(Status.FAILED),
         keys.RULES_NOT_VERIFIED: statuses.count(Status.NOT_VERIFIED),
         keys.FOREIGN_KEYS_VIOLATED: proved.record.check("foreign_keys_hold").metrics.get("foreign_keys_violated", 0),
-        keys.REPORT: dg.MetadataValue.path(str(proved.report_path)),
-        keys.DATA_DOCS: dg.MetadataValue.path(str(proved.docs_path / "index.html")),
+        **places,
     }
 
 

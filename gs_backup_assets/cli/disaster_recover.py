@@ -88,9 +88,11 @@ def disaster_recover(  # noqa: PLR0917 - Typer makes its options of them
     document = {
         **done.report.model_dump(mode="json"),
         "status": done.report.status.value,
-        "report": str(done.html),
-        "report_json": str(done.json),
+        "report": str(done.html) if done.html else None,
+        "report_json": str(done.json) if done.json else None,
     }
+    if done.not_reported is not None:
+        _tell(str(done.not_reported))
     emit(document, json, lambda console: _show(console, done))
     statuses = {"passed": ExitStatus.GOOD, "failed": ExitStatus.FAILED, "not_verified": ExitStatus.NOT_VERIFIED}
     finish(statuses[done.report.status.value])
@@ -168,4 +170,5 @@ def _show(console: Console, done: Recovered) -> None:
                 console.print(f"    {signs[check.status.value]} {check.name}: {escape(check.summary)}")
     if done.not_logged is not None:
         console.print(f"[yellow]![/] The audit log could not be written: {escape(str(done.not_logged))}")
-    console.print(f"Report: {escape(str(done.html))}")
+    if done.html is not None:
+        console.print(f"Report: {escape(str(done.html))}")

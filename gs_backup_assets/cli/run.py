@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import time
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
@@ -15,13 +17,13 @@ from gs_backup_assets.cli.common import ConfigOption, DatabaseOption, JsonOption
 from gs_backup_assets.errors import BackupError, ExitStatus
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
+    from dagster import DagsterInstance, ExecuteInProcessResult
     from rich.console import Console
 
     from gs_backup_assets.catalogue.catalogue import Entry
     from gs_backup_assets.config import BackupConfig, DatabaseSettings
 
-# The terminal shows stages; the run's page in the UI has the log.
+# The terminal shows stages and, at the end, warnings; the run's page in the UI has the log.
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 # What Dagster makes of Ctrl-C and SIGTERM inside a step.
 _INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
@@ -47,14 +49,24 @@ def run(
 
 
 class Outcome:
-    """What a daily run came to: the backup and its proof, or the error that ended it."""
+    """What a daily run came to: the backup and its proof, or the error that ended it.
+
+    `report` is where the report for people is; None without a proof, and where it could not be written.
+    """
 
     def __init__(
-        self, settings: DatabaseSettings, entry: Entry | None, error: BackupError | None, seconds: float
+        self,
+        settings: DatabaseSettings,
+        entry: Entry | None,
+        error: BackupError | None,
+        *,
+        report: Path | None,
+        seconds: float,
     ) -> None:
         self.settings = settings
         self.entry = entry
         self.error = error
+        self.report = report
         self.seconds = seconds
 
     @property
@@ -63,13 +75,6 @@ class Outcome:
         if self.entry is not None and self.entry.proof is not None:
             return self.entry.proof.exit_status
         return self.error.exit_status if self.error else ExitStatus.PROGRAM
-
-    @property
-    def report(self) -> Path | None:
-        """Where the report for people is; None without a proof."""
-        if self.entry is None or self.entry.proof is None:
-            return None
-        return self.settings.reports_path / self.settings.name / self.entry.partition / "report.html"
 
     def document(self) -> dict[str, Any]:
         from gs_backup_assets.cli.listing import entry_document
@@ -85,13 +90,16 @@ class Outcome:
         }
 
     def show(self, console: Console) -> None:
+        from gs_backup_assets.catalogue.verdict import Verdict
         from gs_backup_assets.cli.listing import show_entry
 
+        proof = self.entry.proof if self.entry is not None else None
         if self.entry is not None:
             show_entry(console, self.entry)
         if self.report is not None:
             console.print(f"\nReport: {self.report}")
-        elif self.error is not None:
+        # What a proof found is shown with it; what went wrong without one, or after a good one, is not.
+        if self.error is not None and (proof is None or proof.verdict is Verdict.PROVEN):
             console.print(f"\n{self.error.code}: {self.error.message}\n{self.error.hint}")
 
 
@@ -108,13 +116,15 @@ def run_daily_job(config: BackupConfig, settings: DatabaseSettings, partition: s
     day = partition or DAY.of(now, settings.zone)
     DAY.require_current(day, now, settings.zone)
     started = time.monotonic()
-    error = _execute(config, settings, day)
+    error, report = _execute(config, settings, day)
     newest = Catalogue(open_store(settings), settings.name).latest(day)
     ours = newest is not None and newest.taken_at >= now.replace(microsecond=0)
-    return Outcome(settings, newest if ours else None, error, time.monotonic() - started)
+    entry = newest if ours else None
+    return Outcome(settings, entry, error, report=report, seconds=time.monotonic() - started)
 
 
-def _execute(config: BackupConfig, settings: DatabaseSettings, day: str) -> BackupError | None:
+def _execute(config: BackupConfig, settings: DatabaseSettings, day: str) -> tuple[BackupError | None, Path | None]:
+    """Run the job; returns the error that ended it, and where the report of its proof is. Warnings are told."""
     from gs_backup_assets.factory import build_definitions
     from gs_backup_assets.words import daily_job_name
 
@@ -126,8 +136,25 @@ def _execute(config: BackupConfig, settings: DatabaseSettings, day: str) -> Back
         result = job.execute_in_process(
             partition_key=day, instance=instance, raise_on_error=False, run_config={"loggers": _QUIET}
         )
-    if result.success:
-        return None
+        _tell_warnings(instance, result.run_id)
+    return None if result.success else _error_that_ended(result), _report_of(result)
+
+
+def _tell_warnings(instance: DagsterInstance, run_id: str) -> None:
+    """What the steps warned of, on standard error; Dagster's own events are not among it."""
+    for entry in instance.all_logs(run_id):
+        if not entry.is_dagster_event and int(entry.level) >= logging.WARNING:
+            sys.stderr.write(f"{entry.user_message}\n")
+
+
+def _report_of(result: ExecuteInProcessResult) -> Path | None:
+    from gs_backup_assets.assets import metadata as keys
+
+    made = [event.materialization.metadata for event in result.all_events if event.is_step_materialization]
+    return next((Path(str(metadata[keys.REPORT].value)) for metadata in made if keys.REPORT in metadata), None)
+
+
+def _error_that_ended(result: ExecuteInProcessResult) -> BackupError:
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error

@@ -77,11 +77,14 @@ def verify(  # noqa: PLR0917 - Typer makes its options of them
             console.print(f"[yellow]![/] The proof is not on record in every store: {refusal}")
         if proved.not_logged is not None:
             console.print(f"[yellow]![/] The audit log could not be written: {escape(str(proved.not_logged))}")
-        console.print(f"\nReport: {proved.report_path}")
+        if proved.report_path is not None:
+            console.print(f"\nReport: {proved.report_path}")
 
-    if silence is not None:
-        sys.stderr.write(f"{silence}\n")
-    emit({**entry_document(proven, detailed=True), "report": str(proved.report_path)}, json, show)
+    for warning in (proved.not_reported, silence):
+        if warning is not None:
+            sys.stderr.write(f"{warning}\n")
+    report = str(proved.report_path) if proved.report_path is not None else None
+    emit({**entry_document(proven, detailed=True), "report": report}, json, show)
     finish(proved.record.exit_status)
 
 

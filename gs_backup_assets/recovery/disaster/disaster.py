@@ -24,6 +24,7 @@ from gs_backup_assets.recovery.disaster.steps import (
     step_names,
     target_folder,
 )
+from gs_backup_assets.system.reports import ReportNotKept
 from gs_backup_assets.vault.opening import Vault, Which
 
 # What says that this way back is no good; another one may be.
@@ -45,11 +46,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Recovered:
-    """A recovery that is through: its report, where that lies, and why the audit log has no record, if it has none."""
+    """A recovery that is through: its report, where that lies as a page and as JSON, or why it could not be written,
+    and why the audit log has no record, if it has none."""
 
     report: DisasterReport
-    html: Path
-    json: Path
+    html: Path | None
+    json: Path | None
+    not_reported: ReportNotKept | None
     not_logged: StoreError | None
 
 
@@ -81,7 +84,8 @@ def recover_from_disaster(
         run = _Run(settings, vault, progress, tell=tell, clock=clock)
         with run.file.locked():
             report = run.through(request)
-    html, json = write_report(settings, report)
+    written = write_report(settings, report)
+    html, json = (None, None) if isinstance(written, ReportNotKept) else written
     not_logged = note(
         vault.primary,
         settings.name,
@@ -97,7 +101,13 @@ def recover_from_disaster(
         },
         otherwise=vault.offsite,
     )
-    return Recovered(report, html, json, not_logged)
+    return Recovered(
+        report,
+        html=html,
+        json=json,
+        not_reported=written if isinstance(written, ReportNotKept) else None,
+        not_logged=not_logged,
+    )
 
 
 class _Run:

@@ -15,6 +15,7 @@ from gs_backup_assets.catalogue.verdict import CheckResult, Status
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.recovery.disaster.state import Candidate, DisasterState, LogLine, Method
 from gs_backup_assets.recovery.disaster.steps import RESTORE
+from gs_backup_assets.system.reports import ReportNotKept, reports_in
 from gs_backup_assets.vault.opening import Which
 
 
@@ -129,17 +130,14 @@ def _critical_seconds(state: DisasterState) -> float | None:
     return before + float(restored.facts["critical_usable_seconds"])
 
 
-def write_report(settings: DatabaseSettings, report: DisasterReport) -> tuple[Path, Path]:
-    """Both forms into the reports folder; returns their paths, the page first."""
+def write_report(settings: DatabaseSettings, report: DisasterReport) -> tuple[Path, Path] | ReportNotKept:
+    """Both forms into the reports folder; returns their paths, the page first, or why they could not be written."""
     folder = settings.reports_path / settings.name / "disaster-recovery"
-    folder.mkdir(parents=True, exist_ok=True)
     stem = f"{report.started_at:%Y%m%dT%H%M%SZ}"
-    html, json = folder / f"{stem}.html", folder / f"{stem}.json"
-    for path, data in ((html, render(report)), (json, report.model_dump_json(indent=2).encode() + b"\n")):
-        aside = path.with_name(f"{path.name}.new")
-        aside.write_bytes(data)
-        aside.replace(path)
-    return html, json
+    html, json = f"{stem}.html", f"{stem}.json"
+    with reports_in(folder) as reports:
+        files = {html: render(report), json: report.model_dump_json(indent=2).encode() + b"\n"}
+        return reports.keep(files) or (folder / html, folder / json)
 
 
 def render(report: DisasterReport) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +17,21 @@ from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.dumps.prove import prove
 from gs_backup_assets.recovery.dumps.servers import RestoreServer
 from gs_backup_assets.recovery.stored.stored_bytes import CHECK
+from gs_backup_assets.system.reports import DATA_DOCS, REPORT, ReportNotKept, reports_in
 from gs_backup_assets.vault.opening import Vault, Which
 
 
 @dataclass(frozen=True)
 class Proved:
-    """A proof, and where its report and its Data Docs can be read; `on_record` is whether any store has kept it."""
+    """A proof, and where its report and its Data Docs can be read, None when `not_reported` says why they cannot;
+    `on_record` is whether any store has kept it."""
 
     record: ProofRecord
-    report_path: Path
-    docs_path: Path
+    report_path: Path | None
+    docs_path: Path | None
     not_kept: tuple[StoreError, ...]
     not_logged: StoreError | None
+    not_reported: ReportNotKept | None
     on_record: bool
 
 
@@ -49,20 +51,18 @@ def prove_and_record(
     backup gets the record; one that refuses is in `not_kept`. When no store has kept it, its StoreError is raised, but
     for the refusal to a prover that has no right but to read: then the report is all that stays. In the audit log it
     is `by` who proved. NotVerifiable (`KEY_MISSING`, `KEY_WRONG`) leaves no record. The reports folder holds the newest
-    report and Data Docs of each day.
+    report and Data Docs of each day; where it cannot be written, `not_reported` says so.
     """
     which = which or vault.best
     folder = settings.reports_path / settings.name / entry.partition
-    docs = folder / "data_docs"
-    aside = folder / "data_docs.new"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     ids = {"backup": entry.id, "partition": entry.partition}
-    with failure_noted(vault.primary, settings.name, by, "proof", ids=ids, otherwise=vault.offsite):
-        record = prove(settings, vault.store(which), entry, progress, which=which, server=server, docs=aside)
-        _require_fetched(record, entry)
-        html = render(record, entry.manifest)
-        on_record, not_kept = _keep(vault, settings.name, record, html)
+    with reports_in(folder) as reports:
+        with failure_noted(vault.primary, settings.name, by, "proof", ids=ids, otherwise=vault.offsite):
+            record = prove(settings, vault.store(which), entry, progress, which=which, server=server, docs=reports.docs)
+            _require_fetched(record, entry)
+            html = render(record, entry.manifest)
+            on_record, not_kept = _keep(vault, settings.name, record, html)
+        not_reported = reports.keep({REPORT: html}, with_docs=True)
     not_logged = note(
         vault.primary,
         settings.name,
@@ -73,13 +73,15 @@ def prove_and_record(
         details={"store": which},
         otherwise=vault.offsite,
     )
-    shutil.rmtree(docs, ignore_errors=True)
-    aside.rename(docs)
-    report = folder / "report.html"
-    new = folder / "report.html.new"
-    new.write_bytes(html)
-    new.rename(report)
-    return Proved(record, report, docs, not_kept, not_logged, on_record)
+    return Proved(
+        record,
+        report_path=folder / REPORT if not_reported is None else None,
+        docs_path=folder / DATA_DOCS if not_reported is None else None,
+        not_kept=not_kept,
+        not_logged=not_logged,
+        not_reported=not_reported,
+        on_record=on_record,
+    )
 
 
 def _require_fetched(record: ProofRecord, entry: Entry) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,18 +25,21 @@ from gs_backup_assets.recovery.point_in_time.recovered_proof import (
     render_report,
     store_proof,
 )
+from gs_backup_assets.system.reports import DATA_DOCS, REPORT, ReportNotKept, reports_in
 from gs_backup_assets.vault.opening import Vault, Which
 
 
 @dataclass(frozen=True)
 class ProvedBase:
-    """A proof, where its page and its Data Docs are, what refused to keep it, and whether any store has it."""
+    """A proof, where its page and its Data Docs are (None when `not_reported` says why they are not), what refused to
+    keep it, and whether any store has it."""
 
     record: ProofRecord
-    report_path: Path
-    docs_path: Path
+    report_path: Path | None
+    docs_path: Path | None
     not_kept: tuple[StoreError, ...]
     not_logged: StoreError | None
+    not_reported: ReportNotKept | None
     on_record: bool
 
 
@@ -61,19 +63,18 @@ def prove_base(
     began = datetime.now(timezone.utc)
     ids = ids_of(entry)
     folder = settings.reports_path / settings.name / "physical" / entry.partition
-    docs = folder / "data_docs"
-    shutil.rmtree(docs, ignore_errors=True)
-    docs.mkdir(parents=True)
-    with failure_noted(vault.primary, settings.name, by, "proof", ids=ids, otherwise=vault.offsite):
-        plan = own_plan(settings, vault, entry, which, began)
-        found = Findings(())
-        prove_recovered(settings, vault, plan, progress, found, docs=docs)
-        objective = settings.rto_target
-        found.add(rto_met(found.rto_seconds, objective.total_seconds() if objective else None))
-        record = proof_of(settings, plan, entry, found, began=began)
-        html = render_report(plan, entry, record)
-        refused = store_proof(vault, settings.name, entry, record, html)
-        others = keep_proofs(settings, vault, plan, found, began=began, by=by, but=entry.id)
+    with reports_in(folder) as reports:
+        with failure_noted(vault.primary, settings.name, by, "proof", ids=ids, otherwise=vault.offsite):
+            plan = own_plan(settings, vault, entry, which, began)
+            found = Findings(())
+            prove_recovered(settings, vault, plan, progress, found, docs=reports.docs)
+            objective = settings.rto_target
+            found.add(rto_met(found.rto_seconds, objective.total_seconds() if objective else None))
+            record = proof_of(settings, plan, entry, found, began=began)
+            html = render_report(plan, entry, record)
+            refused = store_proof(vault, settings.name, entry, record, html)
+            others = keep_proofs(settings, vault, plan, found, began=began, by=by, but=entry.id)
+        not_reported = reports.keep({REPORT: html}, with_docs=True)
     not_logged = note(
         vault.primary,
         settings.name,
@@ -84,11 +85,15 @@ def prove_base(
         details={"store": which},
         otherwise=vault.offsite,
     )
-    report = folder / "report.html"
-    new = folder / "report.html.new"
-    new.write_bytes(html)
-    new.rename(report)
-    return ProvedBase(record, report, docs, (*refused, *others), not_logged, len(refused) < len(vault.named()))
+    return ProvedBase(
+        record,
+        report_path=folder / REPORT if not_reported is None else None,
+        docs_path=folder / DATA_DOCS if not_reported is None else None,
+        not_kept=(*refused, *others),
+        not_logged=not_logged,
+        not_reported=not_reported,
+        on_record=len(refused) < len(vault.named()),
+    )
 
 
 def own_plan(
