@@ -42,8 +42,8 @@ PLANS = (
     {"dumps", "wal"},
     {"offsite", "retention"},
     {"physical"},
-    {"point_in_time", "replicas", "staging", "doctor"},
-    {"disaster", "selftest"},
+    {"point_in_time", "replicas", "staging"},
+    {"disaster", "doctor", "selftest"},
     {"__init__", "costing", "initial", "objectives_report"},
 )
 

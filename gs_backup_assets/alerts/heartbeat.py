@@ -10,6 +10,7 @@ from datetime import datetime
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from gs_backup_assets import __version__
@@ -56,7 +57,7 @@ def beat_after_proof(
     if not url or record.verdict is not Verdict.PROVEN or not on_record or not fresh:
         return None
     trouble = "It is no http:// or https:// address."
-    if url.startswith(("http://", "https://")):
+    if is_address(url):
         for attempt in range(_ATTEMPTS):
             time.sleep(_PAUSE_SECONDS if attempt else 0)
             trouble = _ask(url, timeout_seconds)
@@ -68,6 +69,15 @@ def beat_after_proof(
         f"The backup is proven, but the heartbeat at the address in {variable} was not heard. {trouble}",
         f"Check {variable} and the way there: whoever listens will raise the alarm.",
     )
+
+
+def is_address(url: str) -> bool:
+    """Whether it is an http:// or https:// address with a host."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
 
 
 def _ask(url: str, timeout_seconds: float) -> str:

@@ -82,6 +82,12 @@ class Notifier:
         """Whether there is any URL. Without one nobody is told anything, and the caller must say so."""
         return bool(self._urls())
 
+    @property
+    def variable(self) -> str:
+        """The environment variable whose URLs are told."""
+        own = self._environment.get(self._urls_env, "").strip()
+        return self._urls_env if own or not self._environment.get(SLACK_VARIABLE, "").strip() else SLACK_VARIABLE
+
     def receivers(self) -> tuple[str, ...]:
         """Scheme and host of every receiver, without its secrets. Raises ConfigError (`ALERT_URL_INVALID`)."""
         urls = self._urls()
@@ -124,14 +130,13 @@ class Notifier:
             raise NotAccepted(
                 "ALERT_NOT_ACCEPTED",
                 f"{len(refused)} of {len(urls)} receivers did not accept a message: {', '.join(refused)}.",
-                f"It will be sent again. Check that each can be reached and that its URL in {self._urls_env} is valid.",
+                f"It will be sent again. Check that each can be reached and that its URL in {self.variable} is valid.",
             )
         self._forget(urls, messages)
         return True
 
     def _urls(self) -> tuple[str, ...]:
-        named = self._environment.get(self._urls_env, "").strip()
-        parts = _BOUNDARY.split(named or self._environment.get(SLACK_VARIABLE, ""))
+        parts = _BOUNDARY.split(self._environment.get(self.variable, ""))
         urls = (part.strip(", \t\r\n") for part in parts)
         return tuple(dict.fromkeys(url for url in urls if url))
 
@@ -141,7 +146,7 @@ class Notifier:
             # Only its place is named: in a URL that nobody understands, any part may be the secret.
             raise ConfigError(
                 "ALERT_URL_INVALID",
-                f"Apprise knows no receiver for entry {', '.join(places)} of {len(urls)} in {self._urls_env}.",
+                f"Apprise knows no receiver for entry {', '.join(places)} of {len(urls)} in {self.variable}.",
                 "Write it as Apprise's documentation says, for instance slack://, mailto:// or jsons://.",
             )
 

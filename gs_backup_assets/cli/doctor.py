@@ -33,7 +33,8 @@ def doctor(  # noqa: PLR0917 - Typer makes its options of them
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check address, TLS, version, rights, programs, disk space, stores, buckets and key, and say what to do."""
+    """Check address, TLS, rights, programs, disk space, stores, keys and who is told, and say what to do."""
+    from gs_backup_assets.alerts.examine import examine_alerts
     from gs_backup_assets.config import load_config
     from gs_backup_assets.recovery.doctor.doctor import examine
 
@@ -43,7 +44,7 @@ def doctor(  # noqa: PLR0917 - Typer makes its options of them
     if fix_bucket:
         fix_buckets(settings, yes=yes, as_json=as_json)
         return
-    diagnoses = examine(settings, thorough=thorough)
+    diagnoses = (*examine(settings, thorough=thorough), *examine_alerts(settings))
     status = exit_status(diagnoses)
     document = {
         "database": settings.name,
@@ -84,9 +85,12 @@ def _show(console: Console, name: str, diagnoses: Sequence[Diagnosis]) -> None:
         result = f"[{_STYLES[status]}]{_WORDS[status]}[/]"
         table.add_row(diagnosis.name, result, escape("\n".join(lines)))
     console.print(table)
-    statements = [statement for diagnosis in diagnoses for statement in diagnosis.sql]
-    if statements:
-        # Below the table and unwrapped, so that it can be copied as it is.
-        console.print("\nSQL for an administrator of the server:\n")
-        for statement in statements:
-            console.print(escape(statement), soft_wrap=True)
+    # Below the table and unwrapped, so that it can be copied as it is.
+    for title, statements in (
+        ("SQL for an administrator of the server:", [sql for diagnosis in diagnoses for sql in diagnosis.sql]),
+        ("Or, schema by schema, where pg_read_all_data is too much:", [s for d in diagnoses for s in d.narrower_sql]),
+    ):
+        if statements:
+            console.print(f"\n{title}\n")
+            for statement in statements:
+                console.print(escape(statement), soft_wrap=True)

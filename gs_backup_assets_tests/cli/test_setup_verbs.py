@@ -82,6 +82,9 @@ def test_doctor_fails_with_the_sql_to_run(here: Path, empty_database: Target, mo
         done = gs_backup("doctor")
         assert done.exit_code == 1
         assert '\nGRANT pg_read_all_data TO "weak";\n' in done.stdout
+        _, _, narrower = done.stdout.partition("\nOr, schema by schema, where pg_read_all_data is too much:\n\n")
+        assert 'GRANT USAGE ON SCHEMA "public" TO "weak";\n' in narrower
+        assert "- GRANT" not in done.stdout, "no statement stands among the names"
         document = json.loads(gs_backup("doctor", "--json").stdout)
     finally:
         with connect(empty_database) as connection, connection.cursor() as cursor:
@@ -89,6 +92,8 @@ def test_doctor_fails_with_the_sql_to_run(here: Path, empty_database: Target, mo
     assert document["status"] == "failed"
     (rights,) = [check for check in document["checks"] if check["name"] == "rights"]
     assert rights["status"] == "failed" and rights["sql"] == ['GRANT pg_read_all_data TO "weak";']
+    assert rights["details"] == ['"public"."lesson"'] and len(rights["narrower_sql"]) > 1
+    assert [check["name"] for check in document["checks"]][-2:] == ["alerts", "heartbeat"]
 
 
 def test_doctor_says_what_it_could_not_verify(here: Path) -> None:

@@ -12,7 +12,10 @@ _SHOWN = 20
 
 
 class Diagnosis(BaseModel):
-    """One check. `summary` is a sentence, `details` are particulars, `sql` is for an administrator to run as it is."""
+    """One check. `summary` is a sentence, `details` are particulars, `sql` is for an administrator to run as it is.
+
+    `narrower_sql` is another way to the same, for those to whom the first statement of `sql` gives too much.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,6 +25,7 @@ class Diagnosis(BaseModel):
     details: tuple[str, ...] = ()
     hint: str = ""
     sql: tuple[str, ...] = ()
+    narrower_sql: tuple[str, ...] = ()
 
     @property
     def is_note(self) -> bool:

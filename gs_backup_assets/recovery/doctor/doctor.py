@@ -28,6 +28,7 @@ from gs_backup_assets.recovery.doctor.bucket import examine_bucket
 from gs_backup_assets.recovery.doctor.diagnosis import Diagnosis, failed, listed, not_verified, passed
 from gs_backup_assets.recovery.doctor.key import encryption_key
 from gs_backup_assets.recovery.doctor.physical import examine_physical
+from gs_backup_assets.recovery.doctor.staging import masking_key, staging_server
 from gs_backup_assets.recovery.doctor.wal import examine_wal
 from gs_backup_assets.words import counted
 
@@ -95,6 +96,7 @@ def examine(settings: DatabaseSettings, *, thorough: bool = False) -> tuple[Diag
         _guarded("programs", lambda: machine.programs(release, settings, encrypted=encrypted)),
         _guarded("throwaway", lambda: machine.throwaway(release, facts, settings, thorough=thorough)),
         _guarded("spool", lambda: machine.spool(size)),
+        machine.reports(settings),
         _guarded("store", lambda: machine.store(settings, "primary", size)),
         *examine_bucket(settings, "primary"),
     ]
@@ -105,7 +107,11 @@ def examine(settings: DatabaseSettings, *, thorough: bool = False) -> tuple[Diag
         diagnoses += examine_physical(settings, settings.physical, _guarded)
     if settings.wal is not None:
         diagnoses += examine_wal(settings, settings.wal, _guarded)
-    diagnoses += [_guarded("encryption_key", lambda: encryption_key(settings)), machine.alerts(settings)]
+    if (staging := settings.staging) is not None:
+        diagnoses.append(_guarded("staging", lambda: staging_server(staging)))
+    if settings.anonymise is not None:
+        diagnoses.append(masking_key(settings.anonymise))
+    diagnoses.append(_guarded("encryption_key", lambda: encryption_key(settings)))
     return tuple(diagnoses)
 
 
@@ -181,29 +187,32 @@ def _rights(source: _Source) -> Diagnosis:
     hidden = grants.hidden(inventory)
     schemas = sorted({relation.schema for relation in hidden})
     names = [relation.qualified for relation in hidden]
-    statements: tuple[str, ...] = ()
-    details = list(listed(names))
-    if hidden:
-        by_schema = grants.schema_grants(role.name, schemas, source.owners)
-        if source.server.release.major >= _READ_ALL_SINCE:
-            statements += grants.reading_grants(role.name)
-            details += ["or, schema by schema, where pg_read_all_data is too much:", *by_schema]
-        else:
-            statements += by_schema
     if not inventory.large_objects_readable:
         names.append("large objects")
-        details.append("large objects; those that are made later need the statement again")
-        statements += grants.large_object_grants(role.name)
     if not names:
         count = f"{counted(len(inventory.tables), 'table')} and {counted(len(inventory.sequences), 'sequence')}"
         return passed("rights", f"The role {role.name} may read all {count}.")
-    return failed(
+    statements: tuple[str, ...] = ()
+    narrower: tuple[str, ...] = ()
+    hint = "Have the owner or a superuser run the statements."
+    if hidden:
+        by_schema = grants.schema_grants(role.name, schemas, source.owners)
+        if source.server.release.major >= _READ_ALL_SINCE:
+            statements, narrower = grants.reading_grants(role.name), by_schema
+        else:
+            statements = by_schema
+    if not inventory.large_objects_readable:
+        again = grants.large_object_grants(role.name)
+        statements, narrower = (*statements, *again), (*narrower, *again) if narrower else ()
+        hint += " Large objects that are made later need theirs again."
+    missing = failed(
         "rights",
         f"The role {role.name} may not read {len(names)} objects; a backup would leave them out.",
-        details,
-        "Have the owner or a superuser run the statements.",
+        listed(names),
+        hint,
         statements,
     )
+    return missing.model_copy(update={"narrower_sql": narrower})
 
 
 def _row_security(source: _Source) -> Diagnosis:

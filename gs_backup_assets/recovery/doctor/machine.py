@@ -1,4 +1,4 @@
-"""The doctor's checks of this machine: PostgreSQL's programs, the throwaway server, disk space, store, alerts."""
+"""The doctor's checks of this machine: PostgreSQL's programs, the throwaway server, disk space, reports, store."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from gs_backup_assets.recovery.doctor.diagnosis import Diagnosis, failed, not_ve
 from gs_backup_assets.recovery.dumps.servers import throwaway_server
 from gs_backup_assets.system.account import server_account
 from gs_backup_assets.system.programs import run
+from gs_backup_assets.system.reports import reports_in
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets.vault.opening import Which, open_store
 from gs_backup_assets.vault.store import Store
@@ -147,6 +148,18 @@ def spool(database_bytes: int | None) -> Diagnosis:
     return passed("spool", f"{where}, {size}.")
 
 
+def reports(settings: DatabaseSettings) -> Diagnosis:
+    """Whether reports of proofs can be written where people look for them; a folder that was missing is not left."""
+    with reports_in(settings.reports_path) as folder:
+        refusal = folder.refusal
+    for made in folder.made:
+        with suppress(OSError):
+            made.rmdir()
+    if refusal is not None:
+        return failed("reports", f"{refusal.code}: {refusal.message}", hint=refusal.hint)
+    return passed("reports", f"{settings.reports_path} can be written.")
+
+
 def store(settings: DatabaseSettings, which: Which, database_bytes: int | None) -> Diagnosis:
     """Whether an object can be written, read back and removed, and, on a disk, whether backups fit."""
     name = _STORE_CHECKS[which]
@@ -198,11 +211,3 @@ def _probed(place: Store, left: list[str]) -> bool:
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
-
-
-def alerts(settings: DatabaseSettings) -> Diagnosis:
-    """A note: whether anybody would be told."""
-    variable = settings.alerts.urls_env
-    if os.environ.get(variable):
-        return passed("alerts", f"{variable} is set: failures and stale backups are told.")
-    return passed("alerts", f"Note: {variable} is not set, so nobody is told of failures.", hint=f"Set {variable}.")

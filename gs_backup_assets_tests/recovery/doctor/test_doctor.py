@@ -35,7 +35,7 @@ from gs_backup_assets_tests.postgres.pgbouncer import free_port, pgbouncer
 _VARIABLE = "TEST_DOCTOR_URL"
 _ORDER = [
     *("address", "login", "tls", "version", "pooler", "rights", "row_security", "roles", "omissions"),
-    *("data_classes", "snapshot", "lock", "programs", "throwaway", "spool", "store", "encryption_key", "alerts"),
+    *("data_classes", "snapshot", "lock", "programs", "throwaway", "spool", "reports", "store", "encryption_key"),
 ]
 _SCHEMA = 'Bürö "x'
 _CONTENTS = f"""
@@ -143,9 +143,12 @@ def test_the_grants_schema_by_schema_are_enough_as_well(
     with fresh_database(any_server) as target, role_on(target) as role:
         execute(target, _CONTENTS)
         found = examined(monkeypatch, url_of(target, user=role), tmp_path)
-        by_schema = [detail for detail in found["rights"].details if detail.startswith(("GRANT", "ALTER"))]
+        by_schema = found["rights"].narrower_sql
         assert any("ALTER DEFAULT PRIVILEGES" in statement for statement in by_schema)
-        execute(target, *by_schema, *found["rights"].sql[1:])
+        assert not any("pg_read_all_data" in statement for statement in by_schema)
+        named = ('"public".', f"{quote(_SCHEMA)}.", "large objects")
+        assert all(detail.startswith(named) for detail in found["rights"].details), "names, and nothing between them"
+        execute(target, *by_schema)
         execute(target, "CREATE TABLE public.later (id serial)")
         assert unhealthy(examined(monkeypatch, url_of(target, user=role), tmp_path)) == set()
 
@@ -159,7 +162,7 @@ def test_a_stopped_server_leaves_the_rest_unverified(tmp_path: Path, monkeypatch
     found = examined(monkeypatch, url, tmp_path)
     assert found["address"].status is Status.FAILED
     assert "No server at the socket" in found["address"].summary
-    assert {name for name, d in found.items() if d.status is Status.PASSED} == {"encryption_key", "alerts"}
+    assert {name for name, d in found.items() if d.status is Status.PASSED} == {"encryption_key", "reports"}
     assert {name for name, d in found.items() if d.status is Status.FAILED} == {"address"}
     assert "address" in found["login"].summary
     assert "no session" in found["rights"].summary
@@ -195,25 +198,26 @@ def test_tables_of_data_classes_that_do_not_exist_are_named(
     assert found["data_classes"].details == ("payments",)
 
 
-def test_a_store_that_cannot_be_written_is_found(
+def test_a_store_and_a_reports_folder_that_cannot_be_written_are_found(
     empty_database: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    found = examined(monkeypatch, url_of(empty_database), tmp_path, stores={"primary": {"path": "file/backups"}})
-    assert unhealthy(found) == {"store"}
+    in_the_way = {"stores": {"primary": {"path": "file/backups"}}, "reports": "file/reports"}
+    found = examined(monkeypatch, url_of(empty_database), tmp_path, **in_the_way)
+    assert unhealthy(found) == {"store", "reports"}
     assert "STORE_UNAVAILABLE" in found["store"].summary
+    assert found["reports"].status is Status.FAILED and "REPORT_NOT_KEPT" in found["reports"].summary
+    assert str(tmp_path / "file" / "reports") in found["reports"].summary
 
 
 def test_programs_that_the_environment_names_in_vain_are_told(
     empty_database: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
-    monkeypatch.setenv("GS_BACKUP_ALERT_URLS", "json://localhost")
     discover.cache_clear()
     found = examined(monkeypatch, url_of(empty_database), tmp_path)
     discover.cache_clear()
     assert any(str(tmp_path) in detail for detail in found["programs"].details)
-    assert "is set" in found["alerts"].summary and "localhost" not in str(found["alerts"])
 
 
 def test_an_extension_that_the_throwaway_server_lacks_is_found(
@@ -234,6 +238,32 @@ def test_an_extension_that_the_throwaway_server_lacks_is_found(
     monkeypatch.setenv("TEST_VERIFICATION", url_of(empty_database))
     verification = {"server_url_env": "TEST_VERIFICATION"}
     assert unhealthy(examined(monkeypatch, url_of(empty_database), tmp_path, verification=verification)) == set()
+
+
+def test_the_staging_server_and_the_secret_of_the_masking_are_looked_at(
+    empty_database: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(_VARIABLE, "postgresql://nobody@127.0.0.1:1/shop")
+    masking = {"tables": {"lesson": {"note": "null"}}, "key_env": "TEST_MASKING_KEY"}
+    settings = settings_of(tmp_path, staging={"url_env": "TEST_STAGING_URL"}, anonymise=masking)
+
+    def looked_at() -> list[Diagnosis]:
+        return [d for d in examine(settings) if d.name in {"staging", "masking_key"}]
+
+    for variable in ("TEST_STAGING_URL", "TEST_MASKING_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    server, key = looked_at()
+    assert server.status is Status.FAILED and "URL_MISSING" in server.summary
+    assert key.status is Status.FAILED and "MASKING_KEY_MISSING" in key.summary
+    with role_on(empty_database) as role:
+        monkeypatch.setenv("TEST_STAGING_URL", url_of(empty_database, user=role))
+        monkeypatch.setenv("TEST_MASKING_KEY", "too short")
+        server, key = looked_at()
+        assert server.status is Status.FAILED and "may not make databases" in server.summary
+        assert "MASKING_KEY_SHORT" in key.summary and "too short" not in str(key)
+        execute(empty_database, *server.sql)
+        monkeypatch.setenv("TEST_MASKING_KEY", "long enough, and random")
+        assert [d.status for d in looked_at()] == [Status.PASSED, Status.PASSED]
 
 
 def test_a_missing_address_is_an_error_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
