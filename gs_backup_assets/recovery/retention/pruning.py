@@ -110,10 +110,9 @@ def apply(store: Store, prune: PrunePlan, *, by: Author, progress: Progress, now
                     deleted.append(candidate)
                     stage.advance(candidate.stored_bytes, prune.freed_bytes)
             log.append(by, "prune", ids, "done", _details(deleted, left))
-        with progress.stage("sweep"):
-            swept = catalogue.sweep(now)
-            for folder in swept:
-                AuditLog(store, prune.database).append(by, "sweep", {"folder": folder}, "removed")
+        swept = catalogue.sweep(now)
+        for folder in swept:
+            AuditLog(store, prune.database).append(by, "sweep", {"folder": folder}, "removed")
     freed = sum(candidate.stored_bytes for candidate in deleted)
     return Pruned(tuple(candidate.id for candidate in deleted), freed, tuple(left), tuple(swept))
 

@@ -84,8 +84,11 @@ def mirror_wal(
     sizes are compared; a segment that is brought is compared with what the stores say of it, and looked into where it
     is not encrypted: what is damaged in the primary store is not spread, and keeps nothing else from its copy. Of each
     unfinished segment the longest part is brought, of each cluster the newest position, and those before them go
-    off-site. Raises StoreError when a store cannot be used.
+    off-site. Where nothing was ever archived there is nothing to tell of, and no stage. Raises StoreError when a store
+    cannot be used.
     """
+    if not places and not any(store.folders(wal_folder(database)) for store in (primary, offsite)):
+        return MirroredWal(brought=0, copied_bytes=0, segments=0, removed=0, findings=(), newest=())
     with progress.stage("copy wal") as stage:
         places = (*places, *_not_looked_at(primary, database, places)) if places else (Place(wal_folder(database)),)
         mine, theirs = (_objects(store, database, places) for store in (primary, offsite))

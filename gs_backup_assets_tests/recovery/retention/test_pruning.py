@@ -26,12 +26,23 @@ from gs_backup_assets.catalogue.retention import plan
 from gs_backup_assets.catalogue.sealed import seal, unseal
 from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.errors import ConfigError, ExitStatus, ProofFailed, StoreError
-from gs_backup_assets.recovery.retention.pruning import make_plan
+from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.retention.pruning import apply, make_plan
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets.vault.store import keys
 from gs_backup_assets_tests.catalogue.manifests import made_up, proof_of, put
 from gs_backup_assets_tests.chain import settings_in
-from gs_backup_assets_tests.recovery.retention.shelves import NOW, Keeper, fill, finished, id_of, keeper, shelve, taken
+from gs_backup_assets_tests.recovery.retention.shelves import (
+    BY,
+    NOW,
+    Keeper,
+    fill,
+    finished,
+    id_of,
+    keeper,
+    shelve,
+    taken,
+)
 
 
 @pytest.fixture
@@ -99,7 +110,10 @@ def test_unfinished_attempts_are_swept_after_a_day(shop: Keeper) -> None:
         shop.store.put_bytes(b"x", f"{manifest.folder}/dump/1.dat")
         moment = (NOW - timedelta(hours=written)).timestamp()
         os.utime(root(shop) / manifest.folder / "dump" / "1.dat", (moment, moment))
-    assert shop.apply().swept == (made_up(taken(3)).folder,)
+    progress = Progress()
+    done = apply(shop.store, shop.plan(NOW), by=BY, progress=progress, now=NOW)
+    assert done.swept == (made_up(taken(3)).folder,)
+    assert progress.seconds == {}, "no stage tells of nothing that goes"
     (swept,) = AuditLog(shop.store, "shop").records()
     assert (swept.event, swept.result, swept.ids) == ("sweep", "removed", {"folder": made_up(taken(3)).folder})
 

@@ -65,6 +65,9 @@ def position(minutes: int) -> Position:
 
 
 def test_all_of_it_is_brought_and_the_second_time_nothing(primary: LocalStore, offsite: Store) -> None:
+    without = Progress()
+    assert mirror_wal(primary, offsite, "shop", without).check.status is Status.PASSED
+    assert without.seconds == {}, "where there is no archive no stage speaks of one"
     put_segments(primary, range(3, 6))
     put_segments(primary, range(5, 7), timeline=2)
     put_history(primary, 2, (1, 5))
