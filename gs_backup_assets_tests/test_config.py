@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from gs_backup_assets.alerts.notify import SLACK_VARIABLE
 from gs_backup_assets.config import BackupConfig, DatabaseSettings, Settings, load_config
 from gs_backup_assets.config_recovery import Replica
 from gs_backup_assets.config_watching import DataClass
@@ -321,6 +322,20 @@ def test_the_page_lists_every_key_and_no_other() -> None:
     listed = re.findall(r"^\| `([a-z_.*]+)` \|", page, re.MULTILINE)
     own = set(DatabaseSettings.model_fields) - set(Settings.model_fields) - {"name", "timezone", "folder"}
     assert sorted(listed) == sorted(keys_of(BackupConfig) | {f"databases.*.{key}" for key in own})
+
+
+# Facts for hooks, and what the software sets for itself or suggests as a name.
+_NOT_FOR_USERS = r"GS_BACKUP_(RECOVERY_|STAGING_|RULES_CONNECTION|SELFTEST_URL|DEMO_URL|VERIFICATION_URL)"
+
+
+def test_the_page_lists_every_environment_variable() -> None:
+    table = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").partition("## Environment variables")[2]
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "gs_backup_assets").rglob("*.py"))
+    read = {name for name in re.findall(r'"(GS_BACKUP_\w+)"', sources) if not re.match(_NOT_FOR_USERS, name)}
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {
+        *read,
+        *(SLACK_VARIABLE, "GS_BACKUP_ALERT_URLS", "TMPDIR", "DAGSTER_HOME"),
+    }
 
 
 def default_at(key: str) -> object:

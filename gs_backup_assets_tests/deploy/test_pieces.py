@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from gs_backup_assets.config import DatabaseSettings
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 SYSTEMD = DEPLOY / "systemd"
@@ -76,6 +78,17 @@ def test_every_service_has_a_health_check_and_no_secret() -> None:
             or {"test", "interval", "timeout", "retries", "start_period"} <= service["healthcheck"].keys()
         ), name
         assert not [key for key in service["environment"] if re.search("URL|KEY|TOKEN|PASSWORD", key)], name
+
+
+def test_what_the_processes_write_is_on_a_volume() -> None:
+    """Also the reports, whose folder is beside backup.yaml unless that names another one."""
+    document = compose()
+    for name, service in document["services"].items():
+        mounts = dict(reversed(volume.split(":")[:2]) for volume in service["volumes"])
+        file = Path(service["environment"]["GS_BACKUP_CONFIG"])
+        reports = DatabaseSettings(name="shop", url_env="SHOP_URL", timezone="UTC", folder=file.parent).reports_path
+        for folder in (str(reports), service["environment"]["DAGSTER_HOME"], "/var/backups/postgres"):
+            assert mounts.get(folder) in document["volumes"], (name, folder)
 
 
 def test_the_storage_is_made_before_anything_opens_it(tmp_path: Path) -> None:
