@@ -11,18 +11,17 @@ from dagster import DagsterRunStatus, RunsFilter
 from pydantic import BaseModel, ConfigDict
 
 from gs_backup_assets.alerts.message import Problem
-from gs_backup_assets.alerts.staleness import read_dumps
+from gs_backup_assets.alerts.staleness import fall_back
 from gs_backup_assets.alerts.state import AlertState, empty
 from gs_backup_assets.alerts.telling import Concern, Teller
 from gs_backup_assets.alerts.watching import Memory, look
 from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.check_history import Checks, newest_finished
-from gs_backup_assets.catalogue.freshness import freshness_of
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
-from gs_backup_assets.errors import BackupError
 from gs_backup_assets.schedules import job_names
 from gs_backup_assets.system.threads import Threads
+from gs_backup_assets.words import counted
 
 UI_URL_VARIABLE = "GS_BACKUP_UI_URL"
 _RUNS_PER_TICK = 100
@@ -66,8 +65,8 @@ def build_staleness_sensor(
 
     @_sensor(
         "stale_backups",
-        "Reads the stores of all databases and tells when the newest backup, **proven** backup, base backup, archived "
-        "log, an off-site copy of them, recovery drill or restore test is too old. What was never done counts as stale.",
+        "Reads the stores of all databases and tells when the newest backup, proven backup, base backup, archived log, "
+        "an off-site copy of them, recovery drill or restore test is too old. What was never done counts as stale.",
     )
     def stale_backups(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         cursor, damaged = _parse(Memory, context.cursor)
@@ -107,8 +106,8 @@ class _Desk:
     def last_good(self, names: Iterable[str]) -> dict[str, str]:
         """The backup to fall back on, in words, for each of the databases whose store answers in time."""
         asked = {name: self._databases[name] for name in names if name in self._databases}
-        pool = Threads(_READERS, "last-good")
-        futures = {pool.submit(_last_good, settings): name for name, settings in asked.items()}
+        pool, now = Threads(_READERS, "last-good"), datetime.now(timezone.utc)
+        futures = {pool.submit(fall_back, settings, now): name for name, settings in asked.items()}
         done = wait(futures, timeout=_LAST_GOOD_SECONDS).done
         return {futures[future]: future.result() for future in done}
 
@@ -140,14 +139,6 @@ class _Desk:
         """The memory as a cursor has it: of the common receivers, and of the others who were told anything."""
         others = {name: state for name, state in told.items() if name != self._common.urls_env and state.told}
         return told[self._common.urls_env], others
-
-
-def _last_good(settings: DatabaseSettings) -> str:
-    dumps = read_dumps(settings)
-    if isinstance(dumps, BackupError):  # told by the sensor of what is stale
-        return ""
-    proven = freshness_of(dumps, settings.alerts.stale_after).newest_proven
-    return f"Last proven backup: {proven.id}." if proven else "There is no proven backup at all."
 
 
 def _checks_sensor(config: BackupConfig, databases: Sequence[DatabaseSettings], checks: Checks) -> dg.SensorDefinition:
@@ -190,7 +181,7 @@ def _check_problem(fingerprint: str, evaluation: dg.AssetCheckEvaluation, since:
     asset = evaluation.asset_key.to_user_string()
     text = {name: str(value.value) for name, value in evaluation.metadata.items()}
     open_question = text.get(keys.STATUS) == Status.NOT_VERIFIED.value
-    rows = f" {text[keys.UNEXPECTED_ROWS]} rows." if keys.UNEXPECTED_ROWS in text else ""
+    rows = f" {counted(int(text[keys.UNEXPECTED_ROWS]), 'row')}." if keys.UNEXPECTED_ROWS in text else ""
     blame = f" {text[keys.BLAME]}." if keys.BLAME in text else ""
     severe = evaluation.severity is dg.AssetCheckSeverity.ERROR
     return Problem(
@@ -285,7 +276,7 @@ def _parse(kind: type[_Cursor], cursor: str | None) -> tuple[_Cursor | None, boo
 
 
 def _quiet(problems: Sequence[object]) -> str:
-    return f"{len(problems)} problems, nothing new to tell" if problems else "nothing is wrong"
+    return f"{counted(len(problems), 'problem')}, nothing new to tell" if problems else "nothing is wrong"
 
 
 def _link(path: str) -> str:

@@ -25,6 +25,16 @@ def duration_text(duration: timedelta) -> str:
     return f"{minutes} min" if minutes else f"{seconds} s"
 
 
+def over_text(seconds: float, target_seconds: float) -> tuple[str, str]:
+    """A measured time and its target; what is over the target shows, however little, and is not rounded away."""
+    measured, target = (duration_text(timedelta(seconds=one)) for one in (seconds, target_seconds))
+    excess = seconds - target_seconds
+    if measured == target and excess > 0:
+        more = duration_text(timedelta(seconds=excess)) if excess >= 1 else f"{max(excess, 0.1):.1f} s"
+        measured = f"{target} and {more}"
+    return measured, target
+
+
 def disaster_job_name(database: str) -> str:
     """`<database>_disaster_recovery`: Dagster's job, which no schedule starts."""
     return f"{database}_disaster_recovery"

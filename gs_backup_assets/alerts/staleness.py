@@ -10,73 +10,122 @@ from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.alerts.overdue import overdue_problems
 from gs_backup_assets.alerts.staleness_physical import offsite_problems, physical_problems
 from gs_backup_assets.catalogue.catalogue import Catalogue
-from gs_backup_assets.catalogue.freshness import Kind, freshness_of, read_freshness
+from gs_backup_assets.catalogue.freshness import Kind, freshness_of
 from gs_backup_assets.catalogue.summary import Summary
+from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.vault.opening import Which, open_store
 from gs_backup_assets.vault.store import Store
 from gs_backup_assets.words import duration_text, time_text
 
+Dumps = tuple[Summary, ...] | BackupError
 Asked = Callable[[DatabaseSettings, Store, datetime, str], list[Problem]]
 _WORDS = {Kind.BACKUP: "backup", Kind.PROOF: "proven backup"}
+_RUNBOOK = "docs/runbooks/stale-backup.md"
+_LOST_RUNBOOK = "docs/runbooks/lost-bucket.md"
 
 
 def stale_problems(
-    settings: DatabaseSettings, now: datetime, link: str = "", *, dumps: Sequence[Summary] | BackupError | None = None
+    settings: DatabaseSettings, now: datetime, link: str = "", *, dumps: Dumps | None = None
 ) -> tuple[Problem, ...]:
     """Problems of one database at `now`. A store that cannot be read is a problem too: nothing is known then.
 
     `dumps` are the logical backups in the primary store, or why they cannot be read, where the caller has looked.
     """
+    known = read_dumps(settings) if dumps is None else dumps
+    copies = None if settings.stores.offsite is None else read_dumps(settings, "offsite")
+    # The records of tests are in both stores: of a primary store that is empty or not mounted, the others are asked.
+    records: Which = "offsite" if known == () and copies and not isinstance(copies, BackupError) else "primary"
+    tested = (settings.physical and settings.wal, settings.staging)
     problems = [
-        *_primary_problems(settings, now, link, dumps),
+        *_primary_problems(settings, now, link, known, copies),
         *_asked(settings, physical_problems, now, link, (settings.physical, settings.wal)),
-        *_asked(settings, overdue_problems, now, link, (settings.physical and settings.wal, settings.staging)),
+        *_asked(settings, overdue_problems, now, link, tested, which=records),
     ]
-    if settings.stores.offsite is not None:
-        problems += _offsite_problems(settings, now, link)
-    # A store that cannot be read is told once.
-    return tuple({problem.fingerprint: problem for problem in problems}.values())
+    if copies is not None:
+        problems += _offsite_problems(settings, now, link, copies)
+    # A store that cannot be read is told once, and first with what there is to fall back on.
+    told: dict[str, Problem] = {}
+    for problem in problems:
+        told.setdefault(problem.fingerprint, problem)
+    return tuple(told.values())
 
 
 def _asked(
-    settings: DatabaseSettings, ask: Asked, now: datetime, link: str, sections: Sequence[object]
+    settings: DatabaseSettings,
+    ask: Asked,
+    now: datetime,
+    link: str,
+    sections: Sequence[object],
+    *,
+    which: Which = "primary",
 ) -> list[Problem]:
-    """What is asked of the primary store where one of the sections is configured."""
+    """What is asked of a store where one of the sections is configured."""
     if not any(section is not None for section in sections):
         return []
     try:
-        return ask(settings, open_store(settings), now, link)
+        return ask(settings, open_store(settings, which), now, link)
     except BackupError as error:
-        return [_unreadable(settings.name, "primary", error, link)]
+        return [_unreadable(settings.name, which, error, link)]
 
 
-def read_dumps(settings: DatabaseSettings) -> tuple[Summary, ...] | BackupError:
-    """The logical backups in the primary store, newest first, or why they cannot be read."""
+def read_dumps(settings: DatabaseSettings, which: Which = "primary") -> Dumps:
+    """The logical backups in a store, newest first, or why they cannot be read."""
     try:
-        return tuple(Catalogue(open_store(settings), settings.name).summaries())
+        return tuple(Catalogue(open_store(settings, which), settings.name).summaries())
     except BackupError as error:  # credentials that are not there are a problem as well
         return error
 
 
+def fall_back(settings: DatabaseSettings, now: datetime) -> str:
+    """The backup to fall back on, in words; nothing where the primary store cannot be read and no other has one."""
+    known = read_dumps(settings)
+    if not isinstance(known, BackupError) and (proven := _proven(known)):
+        return _last_good(proven, None, now)
+    copy = None if settings.stores.offsite is None else _proven(read_dumps(settings, "offsite"))
+    return "" if isinstance(known, BackupError) and copy is None else _last_good(None, copy, now)
+
+
+def _proven(dumps: Dumps | None) -> Summary | None:
+    """The newest proven one, where they can be read."""
+    readable = () if dumps is None or isinstance(dumps, BackupError) else dumps
+    return next((one for one in readable if one.verdict is Verdict.PROVEN), None)
+
+
+def _last_good(proven: Summary | None, copy: Summary | None, now: datetime) -> str:
+    """What to fall back on: the newest proven backup of the primary store, else the newest proven copy."""
+    if proven is not None:
+        return f"Last proven backup: {proven.id}."
+    if copy is not None:
+        return f"Off-site has {copy.id}, proven, {duration_text(now - copy.taken_at)} old: `--from offsite`."
+    return "There is no proven backup in the primary store."
+
+
 def _primary_problems(
-    settings: DatabaseSettings, now: datetime, link: str, dumps: Sequence[Summary] | BackupError | None
+    settings: DatabaseSettings, now: datetime, link: str, known: Dumps, copies: Dumps | None
 ) -> list[Problem]:
-    name = settings.name
-    known = read_dumps(settings) if dumps is None else dumps
+    name, copy = settings.name, _proven(copies)
     if isinstance(known, BackupError):
-        return [_unreadable(name, "primary", known, link)]
+        return [_unreadable(name, "primary", known, link, "" if copy is None else _last_good(None, copy, now))]
     freshness = freshness_of(known, settings.alerts.stale_after)
-    proven = freshness.newest_proven
-    last_good = f"Last proven backup: {proven.id}." if proven else "There is no proven backup at all."
-    hint = "`gs-backup doctor` looks for the cause, `gs-backup run` takes and proves a backup now."
+    last_good = _last_good(freshness.newest_proven, copy, now)
+    hint = f"`gs-backup doctor` looks for the cause, `gs-backup run` takes and proves a backup now. {_RUNBOOK}"
+    if not known:
+        # A disk that is not mounted looks the same as a store that was never written to. Said once: without a backup
+        # there is no proven one either.
+        if copy is not None:
+            hint = f"Mount the primary store; until then read the copies, {_LOST_RUNBOOK}"
+        note, where = "The primary store is empty or not mounted.", " in the primary store" if copy else ""
+        fingerprint = f"{name}:stale-{Kind.BACKUP.value}"
+        none = _stale(settings, fingerprint, f"backup{where}", None, note=note, hint=hint, link=link)
+        return [none.model_copy(update={"last_good": last_good if copy else ""})]
     return [
         _stale(
             settings,
             f"{name}:stale-{kind.value}",
             _WORDS[kind],
-            freshness.newest if kind is Kind.BACKUP else proven,
+            freshness.newest if kind is Kind.BACKUP else freshness.newest_proven,
             note=last_good,
             hint=hint,
             link=link,
@@ -85,14 +134,15 @@ def _primary_problems(
     ] + forecast_problems(settings, known, now, link)
 
 
-def _offsite_problems(settings: DatabaseSettings, now: datetime, link: str) -> list[Problem]:
+def _offsite_problems(settings: DatabaseSettings, now: datetime, link: str, copies: Dumps) -> list[Problem]:
     name = settings.name
+    if isinstance(copies, BackupError):
+        return [_unreadable(name, "offsite", copies, link)]
     try:
-        store = open_store(settings, "offsite")
-        freshness = read_freshness(Catalogue(store, name), settings.alerts.stale_after)
-        problems = offsite_problems(settings, store, now, link)
+        problems = offsite_problems(settings, open_store(settings, "offsite"), now, link)
     except BackupError as error:
         return [_unreadable(name, "offsite", error, link)]
+    freshness = freshness_of(copies, settings.alerts.stale_after)
     if Kind.BACKUP not in freshness.stale(now):
         return problems
     note = "A loss of this place would lose what came after it."
@@ -129,7 +179,7 @@ def _stale(
     )
 
 
-def _unreadable(name: str, which: Which, error: BackupError, link: str) -> Problem:
+def _unreadable(name: str, which: Which, error: BackupError, link: str, last_good: str = "") -> Problem:
     store = "backup store" if which == "primary" else "off-site store"
     return Problem(
         fingerprint=f"{name}:store" if which == "primary" else f"{name}:offsite-store",
@@ -139,4 +189,5 @@ def _unreadable(name: str, which: Which, error: BackupError, link: str) -> Probl
         severity="critical",
         link=link,
         code=error.code,
+        last_good=last_good,
     )

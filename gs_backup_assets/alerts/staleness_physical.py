@@ -82,11 +82,12 @@ def _base_backups(
     """The newest base backup, and the newest proven one."""
     known = PhysicalCatalogue(store, settings.name).summaries()
     proven = next((one for one in known if one.verdict is Verdict.PROVEN), None)
-    last_good = f"Last proven base backup: {proven.id}." if proven else "There is no proven base backup at all."
-    kinds = (
-        ("base-backup", "base backup", known[0] if known else None, "`gs-backup base-backup` takes one now"),
-        ("base-proof", "proven base backup", proven, "`gs-backup verify ID` proves one now"),
+    last_good = (
+        f"Last proven base backup: {proven.id}." if proven else "There is no proven base backup in the primary store."
     )
+    taken = ("base-backup", "base backup", known[0] if known else None, "`gs-backup base-backup` takes one now")
+    proof = ("base-proof", "proven base backup", proven, "`gs-backup verify ID` proves one now")
+    kinds = (taken, proof) if known else (taken,)  # without any there is no proven one either: once is enough
     found = (
         _too_old(
             settings,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from gs_backup_assets.catalogue.catalogue import Catalogue
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 
@@ -37,8 +36,3 @@ def freshness_of(summaries: Sequence[Summary], stale_after: timedelta) -> Freshn
     """What backups, newest first, come to."""
     proven = next((summary for summary in summaries if summary.verdict is Verdict.PROVEN), None)
     return Freshness(summaries[0] if summaries else None, proven, stale_after)
-
-
-def read_freshness(catalogue: Catalogue, stale_after: timedelta) -> Freshness:
-    """What one listing and what is remembered of the backups say."""
-    return freshness_of(catalogue.summaries(), stale_after)

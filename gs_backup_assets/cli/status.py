@@ -37,13 +37,22 @@ def status(config: ConfigOption = None, database: DatabaseOption = None, json: J
             if one.backups:
                 console.print(table)
             for goal in one.objectives:
-                rpo = "?" if goal.rpo_seconds is None else human_age(goal.rpo_seconds)
-                rto = "?" if goal.rto_seconds is None else f"{goal.rto_seconds:.1f} s"
+                lost, allowed = _against(goal.rpo_seconds, goal.rpo_target_seconds)
+                back, promised = _against(goal.rto_seconds, goal.rto_target_seconds)
+                missed, unknown = False in (goal.rpo_met, goal.rto_met), None in (goal.rpo_met, goal.rto_met)
+                sign = "[red]✘[/]" if missed else "[yellow]?[/]" if unknown else "[green]✔[/]"
                 way = f", by the {goal.way}" if goal.way else ""
                 console.print(
-                    f"  {goal.name:<14} would lose {rpo} (target {human_age(goal.rpo_target_seconds)}),"
-                    f" back in {rto} (target {human_age(goal.rto_target_seconds)}){way}"
+                    f"  {sign} {goal.name:<14} would lose {lost} now (target {allowed}),"
+                    f" back in {back} (target {promised}){way}"
                 )
 
     emit(document.model_dump(mode="json"), json, show)
     finish(document.exit_status)
+
+
+def _against(seconds: float | None, target_seconds: float) -> tuple[str, str]:
+    """A time and its target in words; a question mark for one that was not measured."""
+    from gs_backup_assets.words import over_text
+
+    return ("?", human_age(target_seconds)) if seconds is None else over_text(seconds, target_seconds)

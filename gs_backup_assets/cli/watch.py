@@ -43,7 +43,8 @@ def watch(
         from rich.markup import escape
 
         for problem in seen.problems:
-            console.print(f"[red]✘[/] {escape(f'{problem.title}. {problem.body} {problem.hint}')}")
+            words = " ".join(filter(None, (f"{problem.title}.", problem.body, problem.last_good, problem.hint)))
+            console.print(f"[red]✘[/] {escape(words)}")
         if not seen.problems:
             console.print("[green]✔[/] every backup and proof is fresh")
         for message in seen.said:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -13,7 +13,7 @@ from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.alerts.staleness import read_dumps, stale_problems
 from gs_backup_assets.alerts.staleness_physical import last_archived
 from gs_backup_assets.catalogue.attainment import Attained, Evidence, Way, attained
-from gs_backup_assets.catalogue.catalogue import Catalogue, PhysicalCatalogue
+from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
 from gs_backup_assets.catalogue.objectives import CRITICAL_CLASS
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Status, Verdict
@@ -22,6 +22,7 @@ from gs_backup_assets.errors import BackupError, ExitStatus
 from gs_backup_assets.recovery.objectives_report import way_by_log
 from gs_backup_assets.system.threads import Threads
 from gs_backup_assets.vault.opening import open_store
+from gs_backup_assets.words import over_text
 
 _MOST_BACKUPS = 10
 _READERS = 16  # databases read side by side: their stores may be far away
@@ -177,16 +178,17 @@ def status_of(readings: Sequence[Reading], now: datetime) -> StatusDocument:
 
 def _database_status(reading: Reading) -> DatabaseStatus:
     settings, now, entries, proven = reading.settings, reading.now, reading.summaries, reading.proven
-    told = [f"{problem.title}. {problem.body}" for problem in reading.stale]
+    told = [" ".join(filter(None, (f"{one.title}.", one.body, one.last_good))) for one in reading.stale]
     more = []
     if entries and entries[0].verdict is Verdict.FAILED:
         more.append(f"{settings.name}: the newest backup, {entries[0].id}, FAILED its proof.")
     if proven and proven.broken_rules:
         more.append(f"{settings.name}: broken in production: {', '.join(proven.broken_rules)}.")
-    if proven is None and settings.stores.offsite is not None:
-        more += _offsite_rescue(settings)
-    problems = (*told, *more)
     ways = _ways(reading)
+    goals = attained(settings.data_classes, ways, CRITICAL_CLASS, now)
+    if proven is not None:
+        more += [f"{settings.name}: {words}" for words in _missed(goals)]
+    problems = (*told, *more)
     summaries = tuple(_summary(entry, now) for entry in entries[:_MOST_BACKUPS])
     return DatabaseStatus(
         database=settings.name,
@@ -201,25 +203,26 @@ def _database_status(reading: Reading) -> DatabaseStatus:
         backups=summaries,
         last_proven=_summary(proven, now) if proven else None,
         recoverable_until=_recoverable_until(ways, now),
-        objectives=tuple(_objective(goal) for goal in attained(settings.data_classes, ways, CRITICAL_CLASS, now)),
+        objectives=tuple(_objective(goal) for goal in goals),
         problems=problems,
         headlines=(*(_headline(problem) for problem in reading.stale), *more),
     )
 
 
 def _headline(problem: Problem) -> str:
-    return f"{problem.title} ({problem.code})" if problem.code else problem.title
+    code = f" ({problem.code})" if problem.code else ""
+    return f"{problem.title}{code}. {problem.last_good}" if problem.last_good else f"{problem.title}{code}"
 
 
-def _offsite_rescue(settings: DatabaseSettings) -> list[str]:
-    """What the other store has, where the primary one has nothing to fall back on."""
-    try:
-        proven = Catalogue(open_store(settings, "offsite"), settings.name).last_proven()
-    except BackupError:
-        return []  # that it cannot be read is among the problems already
-    if proven is None:
-        return []
-    return [f"{settings.name}: the off-site store has a proven backup, {proven.id}: `--from offsite`."]
+def _missed(goals: Sequence[Attained]) -> Iterator[str]:
+    """What is promised to a data class and not reached now."""
+    for goal in goals:
+        if goal.rpo is not None and goal.rpo_status is Status.FAILED:
+            lost, target = over_text(goal.rpo.seconds, goal.rpo_target_seconds)
+            yield f"{goal.data_class}: {lost} would be lost now, no more than {target} is promised."
+        if goal.rto is not None and goal.rto_status is Status.FAILED:
+            taken, target = over_text(goal.rto.seconds, goal.rto_target_seconds)
+            yield f"{goal.data_class}: it would be back in {taken}, {target} is promised."
 
 
 def _summary(entry: Summary, now: datetime) -> BackupSummary:

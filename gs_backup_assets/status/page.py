@@ -13,7 +13,7 @@ from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.status.charts import by_day, last_days, line_chart, verdict_chart
 from gs_backup_assets.status.document import DatabaseStatus
 from gs_backup_assets.status.snapshot import Detail, Snapshot
-from gs_backup_assets.words import counted, duration_text, time_text
+from gs_backup_assets.words import counted, duration_text, over_text, time_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -119,11 +119,12 @@ def _facts(one: DatabaseStatus) -> Iterator[Fact]:
     for goal in one.objectives:
         way = f", by the {goal.way}"
         if goal.rto_seconds is not None:
-            note = f"target {_seconds(goal.rto_target_seconds)}{way}"
-            yield Fact(f"Back in ({goal.name})", _seconds(goal.rto_seconds), note, bad=goal.rto_met is False)
+            back, target = over_text(goal.rto_seconds, goal.rto_target_seconds)
+            shown = back if goal.rto_seconds >= 60 or goal.rto_met is False else _seconds(goal.rto_seconds)
+            yield Fact(f"Back in ({goal.name})", shown, f"target {target}{way}", bad=goal.rto_met is False)
         if goal.rpo_seconds is not None:
-            note = f"target {_seconds(goal.rpo_target_seconds)}{way}"
-            yield Fact(f"Would lose ({goal.name})", _seconds(goal.rpo_seconds), note, bad=goal.rpo_met is False)
+            lost, target = over_text(goal.rpo_seconds, goal.rpo_target_seconds)
+            yield Fact(f"Would lose now ({goal.name})", lost, f"target {target}{way}", bad=goal.rpo_met is False)
 
 
 def _charts(detail: Detail) -> Iterator[Chart]:

@@ -16,10 +16,12 @@ import pytest
 
 from gs_backup_assets.alerts.watching import default_state, look, watch
 from gs_backup_assets.catalogue.catalogue import Catalogue
+from gs_backup_assets.catalogue.staging_tests import put_staging_test
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import load_config
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.alerts.receiver import Receiver
+from gs_backup_assets_tests.catalogue.drills import staging_test_of
 from gs_backup_assets_tests.catalogue.manifests import made_up, proof_of, put
 from gs_backup_assets_tests.chain import settings_in
 
@@ -88,7 +90,8 @@ def house(tmp_path: Path) -> Iterator[House]:
 def test_never_run_is_stale_then_told_once_then_its_end(house: House) -> None:
     first = json.loads(house.call("--json", status=1).stdout)
     titles = [problem["title"] for problem in first["problems"]]
-    assert "shop: there is no backup" in titles and "studio: there is no proven backup" in titles
+    assert titles == ["shop: there is no backup", "studio: there is no backup"], "not proven either: said once"
+    assert all("docs/runbooks/stale-backup.md" in problem["hint"] for problem in first["problems"])
     assert len(house.receiver.received) == 1, "one message for all that is wrong at once"
     house.call(status=1)
     assert len(house.receiver.received) == 1, "the same news twice"
@@ -115,6 +118,26 @@ def test_a_store_that_cannot_be_reached_is_an_alert(house: House) -> None:
     away.rename(house.folder / "backups")
     house.call(status=0)
     assert "ecovered" in json.dumps(house.receiver.received[1])
+
+
+def test_a_primary_store_that_is_not_mounted_leaves_the_proven_copies(house: House) -> None:
+    """Its backups are off-site and proven, and so are the records of tests: neither is said to be missing."""
+    text = house.file.read_text(encoding="utf-8").replace("./backups}}", "./backups}, offsite: {path: ./elsewhere}}")
+    house.file.write_text(f"{text}staging: {{url_env: STAGING_URL}}\n", encoding="utf-8")
+    for database in ("shop", "studio"):
+        house.prove(database)
+        put_staging_test(house.store, staging_test_of(now(), database=database))
+    (house.folder / "backups").rename(house.folder / "elsewhere")
+    document = json.loads(house.call("--json", status=1).stdout)
+    assert [problem["fingerprint"] for problem in document["problems"]] == ["shop:stale-backup", "studio:stale-backup"]
+    copy = Catalogue(LocalStore(house.folder / "elsewhere"), "shop").last_proven()
+    (said, _) = document["problems"]
+    assert copy is not None and "not mounted" in said["body"] and "gs-backup run" not in said["hint"]
+    assert said["last_good"].startswith(f"Off-site has {copy.id}, proven, 1 h")
+    assert copy.id in json.dumps(house.receiver.received) and copy.id in house.call(status=1).stdout
+    (house.folder / "backups").write_text("not a folder")
+    unreadable = json.loads(house.call("--json", "--database", "shop", status=1).stdout)["problems"]
+    assert [copy.id in problem["last_good"] for problem in unreadable] == [True]
 
 
 def test_a_bucket_whose_server_is_down_is_an_alert(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gs_backup_assets.catalogue.catalogue import Catalogue
-from gs_backup_assets.catalogue.freshness import Freshness, Kind, read_freshness
+from gs_backup_assets.catalogue.freshness import Freshness, Kind, freshness_of
 from gs_backup_assets.catalogue.manifest import backup_id
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
@@ -62,17 +62,17 @@ def test_time_only_ever_makes_stale(age: int, later: int) -> None:
 
 def test_it_is_read_from_the_store(tmp_path: Path) -> None:
     catalogue = Catalogue(LocalStore(tmp_path), "shop")
-    assert read_freshness(catalogue, LIMIT) == Freshness(None, None, LIMIT)
+    assert freshness_of(catalogue.summaries(), LIMIT) == Freshness(None, None, LIMIT)
     old = made_up(NOW - timedelta(days=3))
     digest = put(catalogue.store, old)
     catalogue.add_proof(proof_of(old, digest, Verdict.PROVEN, NOW), b"")
-    assert read_freshness(catalogue, LIMIT).stale(NOW) == (Kind.BACKUP, Kind.PROOF), (
+    assert freshness_of(catalogue.summaries(), LIMIT).stale(NOW) == (Kind.BACKUP, Kind.PROOF), (
         "the proof is new, its backup is old"
     )
     recent = made_up(NOW - timedelta(hours=1))
     digest = put(catalogue.store, recent)
-    assert read_freshness(catalogue, LIMIT).stale(NOW) == (Kind.PROOF,)
+    assert freshness_of(catalogue.summaries(), LIMIT).stale(NOW) == (Kind.PROOF,)
     catalogue.add_proof(proof_of(recent, digest, Verdict.FAILED, NOW), b"")
-    assert read_freshness(catalogue, LIMIT).stale(NOW) == (Kind.PROOF,)
+    assert freshness_of(catalogue.summaries(), LIMIT).stale(NOW) == (Kind.PROOF,)
     catalogue.add_proof(proof_of(recent, digest, Verdict.PROVEN, NOW + SECOND), b"")
-    assert read_freshness(catalogue, LIMIT).stale(NOW) == ()
+    assert freshness_of(catalogue.summaries(), LIMIT).stale(NOW) == ()

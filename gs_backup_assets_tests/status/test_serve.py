@@ -28,7 +28,7 @@ databases:
   shop: {url_env: NONE}
   studio: {url_env: NONE}
 stores: {primary: {kind: local, path: ./secret-place/backups}}
-data_classes: {critical: {rpo: 15m, rto: 30s}, important: {rpo: 24h, rto: 4h}}
+data_classes: {critical: {rpo: 90m, rto: 45s}, important: {rpo: 24h, rto: 4h}}
 """
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +79,20 @@ def test_stale_is_a_warning_and_never_proven_an_error(config: Path) -> None:
         never = served.ask(STATUS, token=TOKEN)
     assert never.status == 500 and never.json()["status"] == "error"
     assert "studio: there is no proven backup" in never.json()["message"]
+
+
+def test_more_lost_or_slower_than_promised_is_a_warning_and_no_green_page(config: Path) -> None:
+    config.write_text(CONFIG.replace("rpo: 90m, rto: 45s", "rpo: 15m, rto: 30s"), encoding="utf-8")
+    fill(store_of(config), "shop")
+    fill(store_of(config), "studio", age=timedelta(minutes=5))
+    with serving(config) as served:
+        document = served.ask(STATUS, token=TOKEN)
+        page = served.ask("/", token=TOKEN).text
+    shop, studio = document.json()["databases"]
+    assert document.status == 200 and (shop["status"], studio["status"]) == ("warning", "warning")
+    assert any(p.startswith("shop: critical: 1 h") and "15 min is promised" in p for p in shop["problems"])
+    assert studio["problems"] == ["studio: critical: it would be back in 42 s, 30 s is promised."]
+    assert "2 of 2 databases need attention" in page and "Every backup is proven" not in page
 
 
 def test_nothing_readable_is_the_documents_error(config: Path) -> None:
@@ -233,9 +247,9 @@ def test_metrics_are_what_the_page_lists(config: Path) -> None:
     assert samples["backups", "shop", "PROVEN"] == 3 and samples["last_backup_size_bytes", "shop"] == 3
     assert samples["last_proven_age_seconds", "shop"] == pytest.approx(3600, abs=120)
     assert (
-        samples["rto_seconds", "studio", "critical"] == 31 and samples["rto_target_seconds", "studio", "critical"] == 30
+        samples["rto_seconds", "studio", "critical"] == 31 and samples["rto_target_seconds", "studio", "critical"] == 45
     )
-    assert samples["rpo_target_seconds", "shop", "critical"] == 900
+    assert samples["rpo_target_seconds", "shop", "critical"] == 5400
     assert samples["proof_stage_seconds", "shop", "restore"] == 30.25
     assert samples["base_backups", "studio"] == 1
     assert samples["last_base_backup_age_seconds", "studio"] == pytest.approx(7200, abs=120)
