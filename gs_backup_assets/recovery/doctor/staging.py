@@ -21,9 +21,9 @@ def staging_server(staging: Staging) -> Diagnosis:
     except BackupError as error:
         return failed("staging", f"{error.code}: {error.message}", hint=error.hint)
     if not may_create:
-        hint = "Have a superuser of the staging server run the statement."
-        words = f"The role {role} may not make databases on the staging server."
-        return failed("staging", words, hint=hint, sql=[f"ALTER ROLE {role} CREATEDB;"])
+        # Not in `sql`, which is for the server that is backed up.
+        hint = f"Have a superuser of the staging server run: ALTER ROLE {role} CREATEDB;"
+        return failed("staging", f"The role {role} may not make databases on the staging server.", hint=hint)
     return passed("staging", f"{target.redacted()} can be reached, and the role {role} may make databases there.")
 
 
