@@ -10,6 +10,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
+def referring(rows: int) -> str:
+    """That so many rows break a foreign key."""
+    return f"{counted(rows, 'row')} {'refers' if rows == 1 else 'refer'} to nothing"
+
+
 def time_text(moment: datetime) -> str:
     """An aware time as people read it, in UTC and to the minute: its readers may sit in several time zones."""
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from gs_backup_assets.words import duration_text, time_text
 
 Severity = Literal["critical", "warning"]
-Kind = Literal["problem", "reminder", "recovered", "event"]
+Kind = Literal["problem", "reminder", "recovered", "event", "success", "failure"]
+EventKind = Literal["event", "success", "failure"]
 UtcTime = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(timezone.utc))]
 
 # Longest texts in characters. A message is read on a phone at night: what does not fit belongs on the linked page.
@@ -102,10 +103,12 @@ def recovered_message(ended: Sequence[Ended], now: datetime, key: str = "") -> M
     return Message(kind="recovered", title=f"{len(ended)} problems recovered", body=body, about=about, key=key)
 
 
-def event_message(title: str, body: str, hint: str = "", link: str = "", key: str = "") -> Message:
-    """Tell something that happened once and does not last, such as a cancelled run."""
+def event_message(
+    title: str, body: str, hint: str = "", link: str = "", key: str = "", *, kind: EventKind = "event"
+) -> Message:
+    """Tell something that happened once and does not last, such as a cancelled run, or how a test went."""
     parts = [shorten(body, _BODY_LIMIT), *_advice(hint, link)]
-    return Message(kind="event", title=shorten(title, TITLE_LIMIT), body="\n".join(filter(None, parts)), key=key)
+    return Message(kind=kind, title=shorten(title, TITLE_LIMIT), body="\n".join(filter(None, parts)), key=key)
 
 
 def flaps_text(flaps: int) -> str:

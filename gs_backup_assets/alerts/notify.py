@@ -36,7 +36,9 @@ SLACK_VARIABLE = "SLACK_WEBHOOK_URL"
 _RECEIVERS = 8  # served side by side: a slow one keeps nobody waiting
 PATIENCE_SECONDS = 25.0  # less than the minute that Dagster gives a sensor
 
-_posting: ContextVar[bool] = ContextVar("gs_backup_posting", default=False)
+# While a message is posted: what those loggers said of it, as far as it is known to hold no secret. Else None.
+_posting: ContextVar[list[str] | None] = ContextVar("gs_backup_posting", default=None)
+_STATUS = re.compile(r"error=(\d{3})\b")  # how the plugins of Apprise log the status of an answer
 
 
 class NotAccepted(BackupError):
@@ -123,8 +125,12 @@ class Notifier:
                     pool.submit(copy_context().run, self._offer_all, plugin, url, messages, deadline)
                     for url, plugin in known
                 ]
-                accepted = [future.result() for future in futures]
-            refused = [_label(url, plugin) for (url, plugin), good in zip(known, accepted, strict=True) if not good]
+                troubles = [future.result() for future in futures]
+            refused = [
+                f"{_label(url, plugin)} ({trouble})"
+                for (url, plugin), trouble in zip(known, troubles, strict=True)
+                if trouble
+            ]
         self._require_valid(urls, [plugin is not None for _, plugin in plugins])
         if refused:
             raise NotAccepted(
@@ -150,23 +156,25 @@ class Notifier:
                 "Write it as Apprise's documentation says, for instance slack://, mailto:// or jsons://.",
             )
 
-    def _offer_all(self, plugin: NotifyBase, url: str, messages: Sequence[Message], deadline: float) -> bool:
-        return all(self._offer(plugin, url, message, deadline - time.monotonic()) for message in messages)
+    def _offer_all(self, plugin: NotifyBase, url: str, messages: Sequence[Message], deadline: float) -> str:
+        """What went wrong with the first message that was not accepted; nothing when all were."""
+        offers = (self._offer(plugin, url, message, deadline - time.monotonic()) for message in messages)
+        return next(filter(None, offers), "")
 
-    def _offer(self, plugin: NotifyBase, url: str, message: Message, left_seconds: float) -> bool:
+    def _offer(self, plugin: NotifyBase, url: str, message: Message, left_seconds: float) -> str:
         key = (_digest(url), message.identity)
         with self._lock:
             horizon = self._clock() - _REMEMBER_SECONDS
             self._accepted = {pair: when for pair, when in self._accepted.items() if when > horizon}
             if key in self._accepted:
-                return True
+                return ""
         if left_seconds <= 0:
-            return False
-        accepted = _post(plugin, message, min(self._timeout_seconds, left_seconds))
-        if accepted:
+            return "no time was left"
+        trouble = _post(plugin, message, min(self._timeout_seconds, left_seconds))
+        if not trouble:
             with self._lock:
                 self._accepted[key] = self._clock()
-        return accepted
+        return trouble
 
     def _forget(self, urls: Sequence[str], messages: Sequence[Message]) -> None:
         # What everybody accepted is done: the same words may be news another day.
@@ -183,22 +191,32 @@ def _plugin(url: str) -> NotifyBase | None:
     return Apprise.instantiate(url, asset=asset)
 
 
-def _post(plugin: NotifyBase, message: Message, timeout_seconds: float) -> bool:
+def _post(plugin: NotifyBase, message: Message, timeout_seconds: float) -> str:
+    """Post once; returns what went wrong, in words that hold nothing of the URL: it is a secret."""
     from apprise import Apprise, NotifyFormat
+    from apprise.result import AppriseResultStatus
 
     apprise = Apprise(plugin, asset=plugin.asset)
+    heard: list[str] = []
+    token = _posting.set(heard)
     try:
-        return bool(
-            apprise.notify(
-                title=message.title,
-                body=message.body if message.body.strip() else message.title,  # Apprise refuses an empty body
-                notify_type=_notify_type(message.kind),
-                body_format=NotifyFormat.TEXT,
-                timeout=timeout_seconds,
-            )
+        result = apprise.notify(
+            title=message.title,
+            body=message.body if message.body.strip() else message.title,  # Apprise refuses an empty body
+            notify_type=_notify_type(message.kind),
+            body_format=NotifyFormat.TEXT,
+            timeout=timeout_seconds,
         )
-    except Exception:  # a receiver's plugin may raise anything, and its words may hold the URL: it did not accept
-        return False
+    except Exception as error:  # a plugin may raise anything, and its words may hold the URL: it did not accept
+        return f"its plugin failed, {type(error).__name__}"
+    finally:
+        _posting.reset(token)
+    if result:
+        return ""
+    if result.status is AppriseResultStatus.TIMEOUT:
+        return f"no answer within {timeout_seconds:.3g} s"
+    # Apprise tells no refused connection from one that was cut off or silent: how long it took does.
+    return heard[-1] if heard else f"not reached, or no answer, after {result.elapsed:.1f} s"
 
 
 def _notify_type(kind: Kind) -> NotifyType:
@@ -209,6 +227,8 @@ def _notify_type(kind: Kind) -> NotifyType:
         "reminder": NotifyType.WARNING,
         "event": NotifyType.WARNING,
         "recovered": NotifyType.SUCCESS,
+        "success": NotifyType.SUCCESS,
+        "failure": NotifyType.FAILURE,
     }[kind]
 
 
@@ -228,10 +248,18 @@ def _digest(url: str) -> str:
 
 
 class _WhilePosting(logging.Filter):
-    """Drops records written while a message is posted, in this context or a worker thread of it, and no others."""
+    """Drops records written while a message is posted, in this context or a worker thread of it, and no others.
+
+    Of what it drops it keeps the status of an answer.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not _posting.get()
+        heard = _posting.get()
+        if heard is None:
+            return True
+        if status := _STATUS.search(record.getMessage()):
+            heard.append(f"it answered with status {status[1]}")
+        return False
 
 
 _FILTER = _WhilePosting()
@@ -241,7 +269,7 @@ _FILTER = _WhilePosting()
 def _silence() -> Iterator[None]:
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(_FILTER)
-    token = _posting.set(True)
+    token = _posting.set([])
     try:
         yield
     finally:

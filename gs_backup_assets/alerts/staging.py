@@ -12,7 +12,7 @@ from gs_backup_assets.catalogue.staging_tests import StagingTestRecord
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError, ExitStatus
-from gs_backup_assets.words import duration_text
+from gs_backup_assets.words import counted, duration_text
 
 MESSAGE_ACCEPTED = "message_accepted"
 _ATTEMPTS = 3
@@ -20,31 +20,44 @@ _PAUSE_SECONDS = 1.0
 
 
 def staging_message(record: StagingTestRecord, link: str = "") -> Message:
-    """What came of a test, with the seconds until the application worked and what to do."""
-    about = f"of {record.database} on {record.staging}, backup {record.backup_id} ({record.store} copy)"
+    """What came of a test, with the seconds until the application worked and what to do.
+
+    The backup comes first and the long words last: of a message that is too long the end is cut off.
+    """
+    about = f"Backup {record.backup_id} ({record.store} copy) on {record.staging}"
     wrong = record.first_failure
     key = f"staging-test:{record.database}:{record.id}"
     if record.exit_status is ExitStatus.GOOD or wrong is None:
         usable = duration_text(timedelta(seconds=record.rto_seconds or 0.0))
-        masked = ", personal data is masked" if record.anonymised else ""
         return event_message(
             f"Restore test of {record.database} succeeded",
-            f"The restore test {about}, was equal and healthy after {usable}{masked}.",
+            f"{about}: equal and healthy after {usable}.{_masked(record)}",
             link=link,
             key=key,
+            kind="success",
         )
     restored = record.verdict is Verdict.PROVEN
     title = f"Restore test of {record.database} {'succeeded, but not in time' if restored else 'FAILED'}"
     hint = next((finding.hint for finding in wrong.findings if finding.hint), "")
     back = next((check for check in record.checks if check.name == "staging_put_back"), None)
     state = "" if back is None else " Staging was put back." if back.status is Status.PASSED else " STAGING IS DOWN."
-    return event_message(title, f"{wrong.name}: {wrong.summary}.{state} Test {about}.", hint=hint, link=link, key=key)
+    words = f"{about}.{state} {wrong.name}: {wrong.summary}."
+    return event_message(title, words, hint=hint, link=link, key=key, kind="event" if restored else "failure")
+
+
+def _masked(record: StagingTestRecord) -> str:
+    """What was masked, and what the masking does not reach; nothing where none is configured."""
+    if not record.anonymised:
+        return ""
+    check = record.check("staging_anonymised")
+    columns = f" {counted(int(check.metrics['masked_columns']), 'column')} masked."
+    return " ".join((columns, *(f"NOT MASKED: {finding.message}" for finding in check.findings)))
 
 
 def failed_message(database: str, error: BackupError, link: str = "") -> Message:
     """A test that could not begin."""
     title = f"Restore test of {database} did not begin"
-    return event_message(title, f"{error.code}: {error.message}", hint=error.hint, link=link)
+    return event_message(title, f"{error.code}: {error.message}", hint=error.hint, link=link, kind="failure")
 
 
 def told(settings: DatabaseSettings, message: Message, pause: Callable[[float], None] = time.sleep) -> CheckResult:

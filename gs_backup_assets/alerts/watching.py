@@ -40,7 +40,8 @@ class Memory(BaseModel):
 
 @dataclass(frozen=True)
 class Watched:
-    """One look: what is wrong, what was said, to whom nobody listens, and the first message that was not accepted."""
+    """One look: what is wrong, what was said, variables that name no receiver, and why a receiver is not served: its
+    URL is wrong, or it did not accept a message."""
 
     problems: tuple[Problem, ...]
     said: tuple[Message, ...]
@@ -93,8 +94,9 @@ def watch(
     """Look at all databases (or one), and tell what has changed since the look that is remembered in the file `state`.
 
     What was not accepted is remembered as not said, so that the next look says it again; the same holds where nobody is
-    configured to be told. Raises ConfigError (`DATABASE_UNKNOWN`), and ProgramError (`WATCH_STATE_UNAVAILABLE`) when
-    the file cannot be read or written; what is to be said is said before.
+    configured to be told. A receiver's URL that is wrong shows at every look. Raises ConfigError (`DATABASE_UNKNOWN`),
+    and ProgramError (`WATCH_STATE_UNAVAILABLE`) when the file cannot be read or written; what is to be said is said
+    before.
     """
     watched = [config.database(name) for name in ((database,) if database else config.names())]
     problems = look(watched, now, patience_seconds=patience_seconds)
@@ -115,12 +117,15 @@ def watch(
         decision = decide(AlertState(told=mine), theirs, now, remind_after, flap_window=flap_window)
         messages = (memory_lost(), *decision.messages) if damaged else decision.messages
         try:
-            heard = not messages or notifier(urls_env).send_all(messages)
+            receivers = notifier(urls_env)
+            # Without news the addresses are looked at all the same: that one is wrong must not show only in need.
+            heard = receivers.send_all(messages) if messages else bool(receivers.receivers())
         except BackupError as error:  # the others are told all the same
             refused = refused or error
             continue
         if not heard:
             unheard.append(urls_env)
+        if messages and not heard:
             continue
         said += messages
         told[urls_env] = AlertState(told={**aside, **decision.state.told})

@@ -29,7 +29,8 @@ def watch(
 ) -> None:
     """Read the stores, and tell people when a backup or a proof is stale, missing or unreadable, and when it is over.
 
-    Exit status 1 when anything is wrong, 4 when a message was not accepted (it is sent again at the next call).
+    Exit status 1 when anything is wrong, 2 when a receiver's address is, 4 when a message was not accepted (it is sent
+    again at the next call).
     """
     from gs_backup_assets.alerts.watching import default_state, watch
     from gs_backup_assets.config import FILE_NAME, FILE_VARIABLE, load_config
@@ -60,7 +61,8 @@ def watch(
     if json or seen.problems or not quiet:
         emit(document, json, show)
     for variable in seen.unheard:
-        sys.stderr.write(f"NOBODY WAS TOLD: {variable} names no receiver.\n")
+        was = "WAS" if seen.problems else "WOULD BE"
+        sys.stderr.write(f"NOBODY {was} TOLD: {variable} names no receiver.\n")
     if seen.refused is not None:
         sys.stderr.write(f"{seen.refused.code}: {seen.refused.message}\n{seen.refused.hint}\n")
         finish(seen.refused.exit_status)

@@ -48,7 +48,14 @@ def test_an_accepted_message_arrives_word_for_word(start: Start) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "shown"),
-    [("problem", "failure"), ("reminder", "warning"), ("event", "warning"), ("recovered", "success")],
+    [
+        ("problem", "failure"),
+        ("reminder", "warning"),
+        ("event", "warning"),
+        ("recovered", "success"),
+        ("success", "success"),
+        ("failure", "failure"),
+    ],
 )
 def test_the_kind_decides_how_a_receiver_shows_it(start: Start, kind: Kind, shown: str) -> None:
     receiver = start()
@@ -113,13 +120,21 @@ def test_without_a_receiver_sending_returns_false(value: str | None) -> None:
     assert notifier.receivers() == ()
 
 
-@pytest.mark.parametrize("behaviour", ["refuse", "hang_up", "redirect"])
-def test_a_refusal_raises_and_names_the_receiver(start: Start, behaviour: Behaviour) -> None:
+@pytest.mark.parametrize(
+    ("behaviour", "why"),
+    [
+        ("refuse", "it answered with status 500"),
+        ("hang_up", "not reached, or no answer, after 0"),
+        ("redirect", "it answered with status 302"),
+        ("delay", "no answer within 1 s"),
+    ],
+)
+def test_a_refusal_raises_and_names_the_receiver_and_why(start: Start, behaviour: Behaviour, why: str) -> None:
     receiver = start(behaviour)
     with pytest.raises(NotAccepted) as caught:
-        _notifier(receiver.url()).send(_message())
+        _notifier(receiver.url(path=TOKEN), timeout_seconds=1.0).send(_message())
     assert (caught.value.code, caught.value.exit_status) == ("ALERT_NOT_ACCEPTED", ExitStatus.PROGRAM)
-    assert f"json://127.0.0.1:{receiver.port}." in caught.value.message
+    assert f"json://127.0.0.1:{receiver.port} ({why}" in caught.value.message and TOKEN not in str(caught.value)
     assert (receiver.attempts, receiver.visits) == (1, 0)
 
 

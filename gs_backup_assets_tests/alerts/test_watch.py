@@ -165,7 +165,7 @@ def test_a_store_that_does_not_answer_is_an_alert_in_time(tmp_path: Path) -> Non
 def test_a_message_that_was_not_accepted_is_sent_again(house: House) -> None:
     house.receiver.behaviour = "refuse"
     done = house.call(status=4)
-    assert "ALERT_NOT_ACCEPTED" in done.stderr and house.receiver.received == []
+    assert "ALERT_NOT_ACCEPTED" in done.stderr and "status 500" in done.stderr and house.receiver.received == []
     house.receiver.behaviour = "accept"
     house.call(status=1)
     assert len(house.receiver.received) == 1
@@ -189,6 +189,15 @@ def test_where_nobody_is_told_it_says_so_and_tells_later(house: House) -> None:
     assert json.loads(done.stdout)["unheard"] == [URLS] and "NOBODY WAS TOLD" in done.stderr
     house.call(status=1)
     assert len(house.receiver.received) == 1
+
+
+def test_a_wrong_address_and_none_show_while_nothing_is_wrong(house: House) -> None:
+    house.prove("shop")
+    house.prove("studio")
+    wrong = house.call("--quiet", receivers="https//nonsense", status=2)
+    assert "ALERT_URL_INVALID" in wrong.stderr and "nonsense" not in wrong.stderr
+    none = house.call("--quiet", receivers="", status=0)
+    assert none.stdout == "" and none.stderr == f"NOBODY WOULD BE TOLD: {URLS} names no receiver.\n"
 
 
 def test_one_database_at_a_time_leaves_what_is_known_of_the_others(house: House) -> None:

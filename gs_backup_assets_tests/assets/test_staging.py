@@ -65,7 +65,8 @@ def test_the_month_is_tested_and_people_are_told(
         assert evaluations.keys() == CHECKS and all(e.passed for e in evaluations.values())
         assert not site.is_old
         (record,) = read_staging_tests(open_store(project.settings), "studio", newest=5)
-        assert "succeeded" in heard.titles[-1]
+        assert "succeeded" in heard.titles[-1] and heard.received[-1]["type"] == "success"
+        assert record.backup_id in heard.received[-1]["message"]
         site.reset()
         site.app.status = 503
         result = run(project, instance)
@@ -73,6 +74,7 @@ def test_the_month_is_tested_and_people_are_told(
         failed = {e.check_name for e in result.get_asset_check_evaluations() if not e.passed}
         assert failed == {"staging_healthy", "rto_met"}
         assert "FAILED" in heard.titles[-1] and "put back" in str(heard.received[-1])
+        assert heard.received[-1]["type"] == "failure" and record.backup_id in heard.received[-1]["message"]
     monkeypatch.delenv(ALERTS_VARIABLE)
     assert told(project.settings, staging_message(record)).status.value == "not_verified"
     monkeypatch.setenv(ALERTS_VARIABLE, "json://127.0.0.1:9")

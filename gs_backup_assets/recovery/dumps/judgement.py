@@ -6,6 +6,7 @@ from gs_backup_assets.catalogue.proof import ForeignKeyOutcome
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, not_verified
 from gs_backup_assets.postgres.restore import Origin
 from gs_backup_assets.recovery.dumps.restoring import Restored
+from gs_backup_assets.words import counted, referring
 
 
 def restore_clean(restored: Restored, contents: CheckResult) -> CheckResult:
@@ -29,7 +30,7 @@ def restore_clean(restored: Restored, contents: CheckResult) -> CheckResult:
     if not serious:
         summary = "restored without an error"
         if excused:
-            summary = f"restored; {len(excused)} foreign keys are violated in the source and came back as NOT VALID"
+            summary = f"restored; {_violated(len(excused))} in the source and came back as NOT VALID"
         status = Status.PASSED
     elif all(e.origin is Origin.ENVIRONMENT for e in serious):
         summary, status = "the server that it was restored on lacks something", Status.NOT_VERIFIED
@@ -38,6 +39,10 @@ def restore_clean(restored: Restored, contents: CheckResult) -> CheckResult:
     else:
         summary, status = f"{len(serious)} errors: {', '.join(sorted({e.code for e in serious}))}", Status.FAILED
     return CheckResult(name="restore_clean", status=status, summary=summary, findings=findings, metrics=metrics)
+
+
+def _violated(number: int) -> str:
+    return f"{counted(number, 'foreign key')} {'is' if number == 1 else 'are'} violated"
 
 
 def _restore_hint(code: str) -> str:
@@ -60,15 +65,17 @@ def foreign_keys_hold(outcomes: tuple[ForeignKeyOutcome, ...]) -> CheckResult:
     findings = tuple(
         Finding(
             code="FOREIGN_KEY_VIOLATED",
-            message=f"{o.table} {o.name}: {o.orphans} rows refer to nothing.",
+            message=f"{o.table} {o.name}: {referring(o.orphans or 0)}.",
             hint="Correct the rows in the source; the report lists their keys.",
         )
         for o in broken[:50]
     ) + tuple(Finding(code="FOREIGN_KEY_NOT_TESTED", message=f"{o.table} {o.name}: {o.reason}") for o in unknown[:50])
     status = Status.FAILED if broken else Status.NOT_VERIFIED if unknown else Status.PASSED
-    summary = f"{len(outcomes)} foreign keys hold"
+    summary = f"{counted(len(outcomes), 'foreign key')} {'holds' if len(outcomes) == 1 else 'hold'}"
     if broken or unknown:
-        summary = f"{len(broken)} of {len(outcomes)} foreign keys are violated, {len(unknown)} could not be tested"
+        summary = (
+            f"{len(broken)} of {counted(len(outcomes), 'foreign key')} violated, {len(unknown)} could not be tested"
+        )
     metrics: dict[str, float | int] = {"foreign_keys": len(outcomes), "foreign_keys_violated": len(broken)}
     return CheckResult(name="foreign_keys_hold", status=status, summary=summary, findings=findings, metrics=metrics)
 

@@ -12,6 +12,7 @@ from gs_backup_assets.postgres.masking_values import FORMATS, HASH_FORMATS, says
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.staging.masking import PROOF_SCHEMA, Masked, proof_digest
 from gs_backup_assets.recovery.staging.masking_plan import MaskedColumn, MaskedTable
+from gs_backup_assets.words import counted, referring
 
 _LARGE_OBJECTS = "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata"
 
@@ -38,7 +39,7 @@ def _with_large_objects(check: CheckResult, number: int) -> CheckResult:
         return check
     finding = Finding(
         code="LARGE_OBJECTS_NOT_MASKED",
-        message=f"{number} large objects are as they are in production.",
+        message=f"{counted(number, 'large object')} as in production.",
         hint="Drop them in the copy when there is personal data in them.",
     )
     return check.model_copy(update={"findings": (*check.findings, finding)})
@@ -49,7 +50,7 @@ def _broken(before: tuple[ForeignKeyOutcome, ...], after: tuple[ForeignKeyOutcom
     return [
         Finding(
             code="FOREIGN_KEY_BROKEN",
-            message=f"{key.table} {key.name}: {key.orphans} rows refer to nothing since the masking.",
+            message=f"{key.table} {key.name}: {referring(key.orphans or 0)} since the masking.",
             hint="The columns on both of its sides have to be masked in the same way.",
         )
         for key in after

@@ -45,6 +45,7 @@ from gs_backup_assets.system.threads import clean_up
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.opening import Vault, Which
 from gs_backup_assets.vault.store import Store
+from gs_backup_assets.words import counted
 
 STEPS = ("staging_stopped", "staging_restored", "staging_anonymised", "staging_started", "staging_healthy")
 PUT_BACK = "staging_put_back"
@@ -172,19 +173,20 @@ class _Test:
         seconds = self.progress.seconds
         before = sum(seconds.values())
         try:
-            with self._step("staging_stopped", f"{len(self.section.stop)} commands"), self.progress.stage("stop"):
+            with self._step("staging_stopped", counted(len(self.section.stop), "command")), self.progress.stage("stop"):
                 self._commands(self.section.stop)
             with self._step("staging_restored", "the staging database is equal to the backup's source"):
                 self._restore(store, entry, manifest, trial)
             if self.settings.anonymise is not None:
                 with self._step("staging_anonymised", "masked"):
                     self._anonymise(trial, secret)
-            with self._step("staging_started", f"{len(self.section.start)} commands"):
+            with self._step("staging_started", counted(len(self.section.start), "command")):
                 with self.progress.stage("swap"):
                     self._swap(trial)
                 with self.progress.stage("start"):
                     self._commands(self.section.start)
-            answers = f"{len(self.section.health)} addresses answer as they should"
+            number = len(self.section.health)
+            answers = f"{counted(number, 'address', 'addresses')} {'answers' if number == 1 else 'answer'} as expected"
             with self._step("staging_healthy", answers), self.progress.stage("health"):
                 for health in self.section.health:
                     wait_until_healthy(health, advice=_HEALTH_HINT)
