@@ -34,13 +34,13 @@ def serve(  # noqa: PLR0917 - Typer makes its options of them
 
     from gs_backup_assets.config import load_config
     from gs_backup_assets.status.access import choose_access
-    from gs_backup_assets.status.app import Dagster, build_app
+    from gs_backup_assets.status.app import NO_DAGSTER, Dagster, build_app
     from gs_backup_assets.status.dagster_api import DagsterApi
 
     access = choose_access(host, token_env, os.environ)
     ui_url = os.environ.get(_UI_URL_VARIABLE, "")
     asked = dagster_url or ui_url
-    app = build_app(load_config(config), access, Dagster(DagsterApi(asked), ui_url) if asked else None)
+    app = build_app(load_config(config), access, Dagster(DagsterApi(asked), ui_url or asked) if asked else None)
     listener = _listen(host, port)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -56,6 +56,8 @@ def serve(  # noqa: PLR0917 - Typer makes its options of them
     url = f"http://{shown}:{listener.getsockname()[1]}/"
     emit({"url": url, "token": access.needed}, json, lambda console: console.print(f"Serving on {url}"))
     sys.stdout.flush()
+    if not asked:
+        sys.stderr.write(f"{NO_DAGSTER}\n")
     with listener:
         server.run(sockets=[listener])
 

@@ -34,12 +34,16 @@ _LOG = logging.getLogger(__name__)
 _KEPT_SECONDS = 10.0
 _PATIENCE_SECONDS = 30.0
 _LONGEST_FORM = 4096
+NO_DAGSTER = (
+    "No backup can be started: no address of Dagster's webserver is configured. Start `gs-backup serve` with "
+    "--dagster-url, or set GS_BACKUP_UI_URL."
+)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
 class Dagster:
-    """Where runs are started, and the address for people, for the link to a run; empty where there is none."""
+    """Where runs are started, and the address for people, for the link to a run."""
 
     api: DagsterApi
     link_base: str
@@ -136,7 +140,7 @@ class StatusApp:
         if not self._access.has_bearer(request.headers.get("authorization")):
             return _unauthorized()
         if self._dagster is None:
-            return _error(502, "No address of Dagster's webserver is configured.")
+            return _error(502, NO_DAGSTER, code="DAGSTER_NOT_CONFIGURED")
         try:
             settings = self._config.database(request.query_params.get("database"))
         except ConfigError as error:

@@ -130,6 +130,10 @@ def test_answers_hold_no_hosts_no_paths_and_no_secrets(tmp_path: Path) -> None:
     with serving(config, environment=secrets) as served:
         answers = [served.ask(path, token=TOKEN) for path in (STATUS, "/metrics", "/", "/healthz", "/api/backup")]
         answers += [served.ask("/"), served.ask(STATUS), served.ask("/nothing-here")]
+        told_at_start = served.log.read_text(encoding="utf-8")
+    nowhere = answers[4].json()
+    assert nowhere["code"] == "DAGSTER_NOT_CONFIGURED" and "--dagster-url" in nowhere["message"]
+    assert nowhere["message"] in told_at_start
     said = "\n".join(answer.text + str(answer.headers) for answer in answers)
     assert "there: the backup store cannot be read" in said, "the problem itself is told"
     for hidden in ("hidden-", "HIDDEN", "127.0.0.1", str(tmp_path), TOKEN, "SHOP_URL", socket.gethostname()):
