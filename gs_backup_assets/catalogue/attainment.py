@@ -28,11 +28,16 @@ class _Record(BaseModel):
 
 
 class Evidence(_Record):
-    """A number of seconds, what it was measured by, and when."""
+    """A number of seconds, what it was measured by, and when.
+
+    `over_seconds` is for how long it was measured, where it is the longest of something: a target that is longer than
+    that cannot have been broken yet, and so it is not known to be met.
+    """
 
     seconds: float
     by: str
     at: AwareDatetime
+    over_seconds: float | None = None
 
 
 class Restored(_Record):
@@ -214,7 +219,10 @@ def _judge(name: str, goal: DataClass, way: Way | None, critical: str, now: date
 def _status(evidence: Evidence | None, target: float) -> Status:
     if evidence is None:
         return Status.NOT_VERIFIED
-    return Status.PASSED if evidence.seconds <= target else Status.FAILED
+    if evidence.seconds > target:
+        return Status.FAILED
+    short = evidence.over_seconds is not None and evidence.over_seconds < target
+    return Status.NOT_VERIFIED if short else Status.PASSED
 
 
 _HINTS = {
@@ -245,6 +253,9 @@ def objectives_met(report: ObjectivesReport) -> CheckResult:
             elif status is Status.NOT_VERIFIED:
                 words = f"{one.data_class}: nothing shows what is reached."
                 hint = "Take and prove a backup: `gs-backup run`."
+                if evidence is not None:
+                    words = f"{one.data_class}: backups were proven for less time than is promised ({evidence.by})."
+                    hint = "It is measured when they have been for that long."
                 findings.append(Finding(code=f"{goal.upper()}_NOT_MEASURED", message=words, hint=hint))
     status = next((s for s in (Status.FAILED, Status.NOT_VERIFIED) if s in statuses), Status.PASSED)
     summary = f"RPO and RTO of {len(report.classes)} classes are met"

@@ -57,7 +57,10 @@ def _by_dump(settings: DatabaseSettings, store: Store, dumps: list[Summary], now
     rpo = None
     if gap is not None:
         by = f"the longest time between two proven backups in a week, from {gap[1]:%Y-%m-%d %H:%M} UTC"
-        rpo = Evidence(seconds=gap[0], by=by, at=now)
+        over = (now - min(dump.taken_at for dump in proven)).total_seconds()
+        if len(proven) == 1:
+            by = f"the age of the only proven backup, {proven[0].id}"
+        rpo = Evidence(seconds=gap[0], by=by, at=now, over_seconds=over)
     restored = restored_of(proven)
     newest = next((dump for dump in proven if dump.rto_seconds is not None), None)
     rto = None

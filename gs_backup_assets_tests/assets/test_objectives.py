@@ -61,6 +61,7 @@ def test_a_point_each_day_also_when_the_backup_failed(
     settings: DatabaseSettings, store: LocalStore, instance: dg.DagsterInstance
 ) -> None:
     assert tick(settings, instance) == ({}, None, None), "without a proven backup there is nothing to report"
+    shelve(store, 2.25)
     shelve(store, 1.21)
     first, passed, cursor = tick(settings, instance, -1.2)
     assert first["critical_rpo_target_seconds"] == 900 and first["important_rpo_met"] == 1 and passed is False

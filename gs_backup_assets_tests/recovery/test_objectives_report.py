@@ -71,6 +71,18 @@ def test_proofs_are_the_measure(store: LocalStore) -> None:
     assert [point.rto_seconds for point in report.history] == [602.1, 601.1, 600.1]
 
 
+def test_a_history_shorter_than_the_target_shows_nothing(store: LocalStore) -> None:
+    """Nor does a single backup: until it is as old as the target, nothing could have been missed."""
+    prove(store, 0.1, 600)
+    one = measured(settings(store), store)
+    assert one["important"].rpo_status is Status.NOT_VERIFIED and one["critical"].rpo_status is Status.FAILED
+    assert one["important"].rpo is not None and "only proven backup" in one["important"].rpo.by
+    prove(store, 0.2, 600)
+    assert measured(settings(store), store)["important"].rpo_status is Status.NOT_VERIFIED
+    prove(store, 1.1, 600)
+    assert measured(settings(store), store)["important"].rpo_status is Status.PASSED
+
+
 def test_a_day_that_failed_shows_in_the_rpo(store: LocalStore) -> None:
     for age in (0.1, 1.1):
         prove(store, age, 600)
@@ -119,9 +131,10 @@ def test_growth_that_breaks_the_rto_within_90_days_is_a_warning(store: LocalStor
     assert "shop:rto-forecast" not in {problem.fingerprint for problem in stale_problems(relaxed, NOW)}
 
 
-@pytest.mark.parametrize(("rpo", "status"), [("25h", 0), ("1h", 1)])
+@pytest.mark.parametrize(("rpo", "status"), [("25h", 0), ("1h", 1), ("9d", 3)])
 def test_the_verb(store: LocalStore, tmp_path: Path, rpo: str, status: int) -> None:
     prove(store, 0.2, 600)
+    prove(store, 1.2, 600)
     file = tmp_path / "backup.yaml"
     file.write_text(
         f"databases: {{shop: {{url_env: X}}}}\ndata_classes: {{important: {{rpo: {rpo}, rto: 4h}}}}\n", encoding="utf-8"
@@ -131,5 +144,5 @@ def test_the_verb(store: LocalStore, tmp_path: Path, rpo: str, status: int) -> N
     assert told.returncode == status and "important" in told.stdout and "the proof of" in told.stdout, told.stderr
     plain = subprocess.run([*argv, "--json"], capture_output=True, text=True, check=False, timeout=120)
     document = json.loads(plain.stdout)
-    assert document["check"]["status"] == ("failed" if status else "passed")
+    assert document["check"]["status"] == {0: "passed", 1: "failed", 3: "not_verified"}[status]
     assert document["classes"][0]["forecast"]["outcome"] == "unknown"
