@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gs_backup_assets.alerts.staging import staging_message
 from gs_backup_assets.catalogue.audit import AuditLog
 from gs_backup_assets.catalogue.staging_tests import read_staging_tests
 from gs_backup_assets.catalogue.verdict import Status, Verdict
@@ -92,6 +93,8 @@ def test_the_copy_is_masked_and_proved_before_it_gets_its_name(site: Site, chain
     assert record.verdict is Verdict.PROVEN, "\n".join(f"{c.name}: {c.status} {c.summary}" for c in record.checks)
     assert record.anonymised and record.check("staging_anonymised").metrics["masked_columns"] >= 6
     assert "LARGE_OBJECTS_NOT_MASKED" in codes(record.check("staging_anonymised"))
+    told = staging_message(record).body
+    assert record.backup_id in told and "columns masked. NOT MASKED: " in told and "large object" in told
     assert all(email.endswith("@example.com") and password == "x" for email, password in users(site))
     with connect(site.target) as connection:
         assert query(connection, "SELECT to_regnamespace('gs_backup_masking')") == [(None,)]
