@@ -86,7 +86,7 @@ def test_a_stale_or_empty_store_is_no_good_status(tmp_path: Path) -> None:
     done = gs_backup("status", "--config", config, "--json")
     document = json.loads(done.stdout)
     assert done.returncode == 1 and document["status"] == "error" and document["latest_backup"] is None
-    assert any("no proven backup" in problem for problem in document["databases"][0]["problems"])
+    assert any("there is no backup" in problem for problem in document["databases"][0]["problems"])
 
 
 def test_verify_proves_again_without_the_source(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
