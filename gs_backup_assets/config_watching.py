@@ -21,8 +21,8 @@ class DataClass(Section):
 
 
 def default_classes() -> dict[str, DataClass]:
-    """Without data classes of one's own every table is `important`."""
-    return {"important": DataClass(rpo=timedelta(hours=1), rto=timedelta(hours=4))}
+    """Without data classes of one's own every table is `important`, and what a backup a day can hold is promised."""
+    return {"important": DataClass(rpo=timedelta(hours=25), rto=timedelta(hours=4))}
 
 
 class Alerts(Section):
