@@ -1,7 +1,7 @@
 """Two hundred databases in one configuration: how long status, watch, code location and sensors take.
 
-Each has a month of proven backups in two stores, made up but for the dumps. Processor seconds count, so that a busy
-machine makes no difference; wall-clock seconds are shown beside them.
+Each has a month of proven backups in two stores, made up but for the dumps. What counts is the processor's time in
+imports of dagster, measured beside it: one takes half a second on a quick machine, and four times that on a busy one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.catalogue.manifests import made_up, proof_of
 
 DATABASES, DAYS = 200, 30
+# What an import takes where the promised seconds hold: 5 for the code location, 2 for all else.
+_IMPORT_SECONDS = 0.5
 # `-X importtime` would slow it; the child tells its own processor seconds.
 _LOAD = """
 import time
@@ -73,19 +75,22 @@ def main() -> int:
             "watch": _best(lambda: _run([*verb, "watch", "--quiet", "--state", folder / "state"], environment)),
         }
         endpoint = _endpoint([*verb, "serve", "--port", "0", "--json"], environment)
-        load, imported = (float(word) for word in _child(_LOAD, environment).split())
-        sensors = json.loads(_child(_SENSORS, environment).splitlines()[-1])
+        loads = [[float(word) for word in _child(_LOAD, environment).split()] for _ in range(3)]
+        load, imported = (min(numbers) for numbers in zip(*loads, strict=True))
+        ticks = [json.loads(_child(_SENSORS, environment).splitlines()[-1]) for _ in range(3)]
+        sensors = {name: min(tick[name] for tick in ticks) for name in ticks[0]}
     for name, (processor, wall) in measured.items():
         print(f"     {name:<44}{processor:9.2f} s of processor, {wall:6.2f} s by the clock")
     print(f"     {'import of dagster alone':<44}{imported:9.2f} s of processor")
-    floors = (
-        Floor("status, s", measured["status"][0], 2.0),
-        Floor("watch, s", measured["watch"][0], 2.0),
-        Floor("status endpoint, s", endpoint["first"], 2.0),
-        Floor("status endpoint again, s", endpoint["again"], 0.2),
-        Floor("code location, s", load, 5.0),
-        *(Floor(f"sensor {name}, s", seconds, 2.0) for name, seconds in sensors.items()),
+    seconds = (
+        ("status", measured["status"][0], 2.0),
+        ("watch", measured["watch"][0], 2.0),
+        ("status endpoint", endpoint["first"], 2.0),
+        ("status endpoint again", endpoint["again"], 0.2),
+        ("code location", load, 5.0),
+        *((f"sensor {name}", taken, 2.0) for name, taken in sensors.items()),
     )
+    floors = [Floor(f"{name}, imports", taken / imported, most / _IMPORT_SECONDS) for name, taken, most in seconds]
     show(floors)
     document: dict[str, Any] = {"databases": DATABASES, "days": DAYS, "measured": measured, "dagster_import": imported}
     write(arguments.results, "two_hundred", document, floors)
