@@ -26,6 +26,7 @@ from gs_backup_assets.recovery.staging.masking_plan import Group, MaskedColumn, 
 # What is compared when the masking is proved: digests of the originals, gone with this schema before access opens.
 PROOF_SCHEMA = "gs_backup_masking"
 _TRIES = 40
+_MANY = 1000  # values, of which one round says how many the next ones settle
 # Settings that came with the copy, such as a database that is read-only by default, must not stand in the way.
 _SESSION = {"row_security": "off", "default_transaction_read_only": "off"}
 
@@ -190,7 +191,8 @@ def _make_mapping(connection: Connection, plan: MaskingPlan, group: Group) -> No
     )
     value = made_up(group.rule, group.kind, group.limit)
     purpose = f"'{group.rule}:{group.kind}:' || m.tries"
-    for _ in range(_TRIES):
+    drawn = int(query(connection, f"SELECT count(*) FROM {mapping}")[0][0])
+    for left in reversed(range(_TRIES)):
         query(connection, f"UPDATE {mapping} SET tries = tries + 1 WHERE masked IS NULL")
         query(
             connection,
@@ -200,8 +202,13 @@ def _make_mapping(connection: Connection, plan: MaskingPlan, group: Group) -> No
             ") AS made WHERE made.digest = target.digest",
         )
         query(connection, f"ANALYZE {mapping}")
-        if not _collide(connection, mapping, group):
+        colliding = _collide(connection, mapping, group)
+        if not colliding:
             return
+        # The pool only fills: at this rate, or a worse one, the tries that are left do not settle them all.
+        if drawn >= _MANY and colliding * (colliding / drawn) ** left >= 1:
+            break
+        drawn = colliding
     labels = ", ".join(column.label for _, column in _members(plan, group))
     raise ProofFailed(
         "MASKING_EXHAUSTED",
@@ -224,7 +231,7 @@ def _collide(connection: Connection, mapping: str, group: Group) -> int:
             f" AS place FROM {mapping}) AS same WHERE place > 1"
         )
     statement = f"UPDATE {mapping} SET masked = NULL WHERE digest IN ({' UNION ALL '.join(wrong)}) RETURNING 1"
-    return len(query(connection, f"WITH again AS ({statement}) SELECT count(*) FROM again HAVING count(*) > 0"))
+    return int(query(connection, f"WITH again AS ({statement}) SELECT count(*) FROM again")[0][0])
 
 
 def _digest(value: str, group: Group) -> str:

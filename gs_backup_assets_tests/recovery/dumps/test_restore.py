@@ -253,7 +253,7 @@ def test_a_dump_of_newer_programs_goes_back_into_the_older_server(
     chain = chain_in(tmp_path)
     newer = toolchain_of(17)
     for module in ("take", "restore"):
-        monkeypatch.setattr(f"gs_backup_assets.recovery.{module}.choose", lambda *_: newer)
+        monkeypatch.setattr(f"gs_backup_assets.recovery.dumps.{module}.choose", lambda *_: newer)
     with running_cluster(toolchain_of(16), purpose="testolder") as old:
         execute(old.target(), "CREATE DATABASE source")
         execute(old.target("source"), "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
