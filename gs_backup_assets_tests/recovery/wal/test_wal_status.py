@@ -111,7 +111,7 @@ def test_the_doctor_finds_what_a_stream_needs(site: Site, server: Production, mo
 
 def test_the_doctor_knows_traps_of_archive_command(folder_of: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with production(15, settings={"archive_mode": "on", "archive_command": "aws s3 cp %p s3://bucket/%f"}) as server:
-        site = Site(folder_of, server, wal={"max_lag": "1m"})
+        site = Site(folder_of, server, wal={"max_lag": "2m"})
         found = examined(site, monkeypatch)["wal_archiver"]
         assert found.is_note and "wal push" in found.hint
         server.configure(archive_command="gs-backup wal push %p")
