@@ -66,15 +66,8 @@ def build_daily(
         "proves that the result equals the source's snapshot. Runs for today only; to prove older backups again, "
         f"materialise `verified_restore` for their days.{retention}",
     )
-    schedule = _schedule(
-        job,
-        settings,
-        "daily_backup",
-        cron=settings.logical.schedule,
-        description="Takes the day's backup and proves it. A tick that is caught up on a later day is skipped.",
-        plan=lambda scheduled, now: plan_run(settings, DAY, scheduled, now, kind="daily"),
-    )
-    return job, schedule
+    description = "Takes the day's backup and proves it. A tick that is caught up on a later day is skipped."
+    return job, _each(DAY, job, settings, "daily_backup", cron=settings.logical.schedule, description=description)
 
 
 def build_read_back(
@@ -107,22 +100,10 @@ def build_costs(
     settings: DatabaseSettings, months: dg.MonthlyPartitionsDefinition, report: dg.AssetsDefinition
 ) -> "tuple[Job, dg.ScheduleDefinition]":
     """Makes the cost report of the month in the morning of its first day."""
-    job = _job(
-        settings,
-        f"{settings.name}_{COSTS}",
-        months,
-        [report],
-        f"Reports what the backups of {settings.name} take up and cost. Runs for this month only.",
-    )
-    schedule = _schedule(
-        job,
-        settings,
-        COSTS,
-        cron="0 6 1 * *",
-        description="Reports on the first of the month what the backups take up and cost.",
-        plan=lambda scheduled, now: plan_run(settings, MONTH, scheduled, now, kind="costs"),
-    )
-    return job, schedule
+    words = f"Reports what the backups of {settings.name} take up and cost. Runs for this month only."
+    job = _job(settings, f"{settings.name}_{COSTS}", months, [report], words)
+    description = "Reports on the first of the month what the backups take up and cost."
+    return job, _each(MONTH, job, settings, COSTS, cron="0 6 1 * *", description=description)
 
 
 def build_base_backups(
@@ -143,15 +124,9 @@ def build_base_backups(
     )
 
     def schedule(kind: str, cron: str, *, full: bool) -> dg.ScheduleDefinition:
+        words = f"Takes {'a full' if full else 'an incremental'} base backup of the cluster, and proves it."
         config = _op_config(base_backup, full=full)
-        return _schedule(
-            job,
-            settings,
-            f"{kind}_base_backup",
-            cron=cron,
-            description=f"Takes {'a full' if full else 'an incremental'} base backup of the cluster, and proves it.",
-            plan=lambda scheduled, now: plan_run(settings, WEEK, scheduled, now, kind="base-backup", config=config),
-        )
+        return _each(WEEK, job, settings, f"{kind}_base_backup", cron=cron, description=words, config=config)
 
     schedules = [schedule("full", physical.schedule, full=True)]
     if physical.incremental != "never":
@@ -177,44 +152,20 @@ def build_drills(
     settings: DatabaseSettings, physical: Physical, weeks: dg.WeeklyPartitionsDefinition, drill: dg.AssetsDefinition
 ) -> "tuple[Job, dg.ScheduleDefinition]":
     """Recovers to a random moment each week, and proves it."""
-    job = _job(
-        settings,
-        f"{settings.name}_{DRILL}",
-        weeks,
-        [drill],
-        f"Recovers the cluster of {settings.name} to a random moment and proves it. For this week only.",
-    )
-    schedule = _schedule(
-        job,
-        settings,
-        DRILL,
-        cron=physical.drill_schedule,
-        description="Recovers the cluster to a random moment on a throwaway server, and proves it.",
-        plan=lambda scheduled, now: plan_run(settings, WEEK, scheduled, now, kind="drill"),
-    )
-    return job, schedule
+    words = f"Recovers the cluster of {settings.name} to a random moment and proves it. For this week only."
+    job = _job(settings, f"{settings.name}_{DRILL}", weeks, [drill], words)
+    description = "Recovers the cluster to a random moment on a throwaway server, and proves it."
+    return job, _each(WEEK, job, settings, DRILL, cron=physical.drill_schedule, description=description)
 
 
 def build_staging(
     settings: DatabaseSettings, staging: Staging, months: dg.MonthlyPartitionsDefinition, test: dg.AssetsDefinition
 ) -> "tuple[Job, dg.ScheduleDefinition]":
     """Restores the newest proven backup on staging each month."""
-    job = _job(
-        settings,
-        f"{settings.name}_{STAGING}",
-        months,
-        [test],
-        f"Makes the newest proven backup of {settings.name} the staging database. For this month only.",
-    )
-    schedule = _schedule(
-        job,
-        settings,
-        STAGING,
-        cron=staging.schedule,
-        description="Restores the newest proven backup on staging, and asks the application for its health.",
-        plan=lambda scheduled, now: plan_run(settings, MONTH, scheduled, now, kind="staging"),
-    )
-    return job, schedule
+    words = f"Makes the newest proven backup of {settings.name} the staging database. For this month only."
+    job = _job(settings, f"{settings.name}_{STAGING}", months, [test], words)
+    description = "Restores the newest proven backup on staging, and asks the application for its health."
+    return job, _each(MONTH, job, settings, STAGING, cron=staging.schedule, description=description)
 
 
 def job_names(database: str) -> list[str]:
@@ -245,6 +196,24 @@ def _job(
         description=description,
         tags={"gs_backup/database": settings.name},
     )
+
+
+def _each(
+    period: Period,
+    job: "Job",
+    settings: DatabaseSettings,
+    name: str,
+    *,
+    cron: str,
+    description: str,
+    config: Mapping[str, Any] | None = None,
+) -> dg.ScheduleDefinition:
+    """A schedule whose ticks ask for a run of their own period."""
+
+    def plan(scheduled: datetime, now: datetime) -> _Planned:
+        return plan_run(settings, period, scheduled, now, kind=name, config=config)
+
+    return _schedule(job, settings, name, cron=cron, description=description, plan=plan)
 
 
 def _schedule(

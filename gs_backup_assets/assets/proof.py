@@ -17,7 +17,8 @@ from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import NotVerifiable, ProofFailed
 from gs_backup_assets.integrity.rules import load_rules
-from gs_backup_assets.recovery.dumps.proving import Proved, prove_and_record
+from gs_backup_assets.recovery.dumps.proving import prove_and_record
+from gs_backup_assets.recovery.dumps.recording import Proved
 from gs_backup_assets.resources import VaultResource
 
 _DESCRIPTIONS = {

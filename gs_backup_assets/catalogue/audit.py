@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, FiniteFloat, Validati
 
 from gs_backup_assets.errors import BackupError, ConfigError, StoreError
 from gs_backup_assets.system.threads import Threads, clean_up
-from gs_backup_assets.vault.store import Store, keys
+from gs_backup_assets.vault.store import Store, keys, unless_there
 
 ACTOR_VARIABLE = "GS_BACKUP_ACTOR"
 FIRST_PREVIOUS = "0" * 64
@@ -304,23 +304,13 @@ def resume(store: Store, other: Store, database: str, author: Author) -> int:
 
     def bring(number: int) -> None:
         line = copy.line(number)
-        with _unless_there():
+        with unless_there():  # `check_audit` compares what another one brought
             store.put_bytes(line, log.key(number))
 
     with Threads(_READERS, "audit") as pool:
         list(pool.map(bring, numbers[1:]))
     bring(1)  # last: when this breaks off, the next one begins again
     return len(numbers)
-
-
-@contextmanager
-def _unless_there() -> Iterator[None]:
-    """Another one may be quicker; `check_audit` compares what it brought."""
-    try:
-        yield
-    except StoreError as error:
-        if error.code != "OBJECT_EXISTS":
-            raise
 
 
 def mirror(source: Store, other: Store, database: str) -> int:

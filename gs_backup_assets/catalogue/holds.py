@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue.sealed import seal, unseal
 from gs_backup_assets.errors import StoreError
-from gs_backup_assets.vault.store import Store
+from gs_backup_assets.vault.store import Store, unless_there
 
 
 class Hold(BaseModel):
@@ -42,11 +42,8 @@ def hold(store: Store, backup: Held, *, by: str, reason: str, now: datetime) -> 
     the store raises.
     """
     placed = Hold(by=by, reason=reason, placed_at=now)
-    try:
+    with unless_there():
         store.put_bytes(seal("hold", placed.model_dump(mode="json")), hold_key(backup.folder), locked=False)
-    except StoreError as error:
-        if error.code != "OBJECT_EXISTS":
-            raise
     # Looked at after the hold is there, as recovery.pruning looks for a hold after the manifest has gone.
     if not store.exists(f"{backup.folder}/{manifests.NAME}"):
         store.delete(hold_key(backup.folder))

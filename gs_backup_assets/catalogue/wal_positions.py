@@ -16,7 +16,7 @@ from gs_backup_assets.catalogue.sealed import seal, unseal
 from gs_backup_assets.catalogue.wal_archive import archive_folder
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.postgres.wal import Lsn
-from gs_backup_assets.vault.store import Store, keys
+from gs_backup_assets.vault.store import Store, keys, unless_there
 
 POSITIONS = "positions"
 KEPT = 3
@@ -67,11 +67,8 @@ def put_position(store: Store, database: str, position: Position) -> None:
     """
     folder = positions_folder(database, position.system_identifier)
     data = seal("position", position.model_dump(mode="json"))
-    try:
+    with unless_there():
         store.put_bytes(data, f"{folder}/{position.at.strftime(_STEM)}.json", locked=False)
-    except StoreError as error:
-        if error.code != "OBJECT_EXISTS":
-            raise
     for key in _stored(store, folder)[:-KEPT]:
         store.delete(key)
 

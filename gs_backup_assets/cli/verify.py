@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gs_backup_assets.catalogue.catalogue import Entry, PhysicalEntry
-    from gs_backup_assets.recovery.dumps.proving import Proved
-    from gs_backup_assets.recovery.point_in_time.prove_base import ProvedBase
+    from gs_backup_assets.recovery.dumps.recording import Proved
     from gs_backup_assets.vault.opening import Vault, Which
 
 
@@ -58,7 +57,7 @@ def verify(  # noqa: PLR0917 - Typer makes its options of them
     which = chosen_copy(copy) or vault.best
     entry = _find(vault, which, settings.name, backup)
     by, silence = Author.here("verify"), None
-    proved: Proved | ProvedBase
+    proved: Proved
     proven: Entry | PhysicalEntry
     if isinstance(entry.manifest, PhysicalManifest):
         proved = prove_base(settings, vault, entry, terminal_progress(), by=by, which=which)

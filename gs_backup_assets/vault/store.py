@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
+from gs_backup_assets.errors import StoreError
 from gs_backup_assets.vault.digests import Digests
 
 MANIFEST = "manifest.json"
+
+
+@contextmanager
+def unless_there() -> Iterator[None]:
+    """Put an object inside that another writer may have put before: that its key is taken is no error."""
+    try:
+        yield
+    except StoreError as error:
+        if error.code != "OBJECT_EXISTS":
+            raise
 
 
 class Source(Protocol):

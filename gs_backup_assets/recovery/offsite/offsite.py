@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -22,7 +21,7 @@ from gs_backup_assets.recovery.stored.storing import FILES_AT_A_TIME
 from gs_backup_assets.system.crew import GoOn, side_by_side
 from gs_backup_assets.vault.digests import Digests
 from gs_backup_assets.vault.pipeline import Hashing
-from gs_backup_assets.vault.store import Store
+from gs_backup_assets.vault.store import Store, unless_there
 from gs_backup_assets.words import counted
 
 AUDIT_CHECK = "audit_log_continues"
@@ -170,7 +169,7 @@ def _copy_file(
         go_on()
         stage.advance(size, total)
 
-    with primary.open(key) as stream, _unless_there():
+    with primary.open(key) as stream, unless_there():
         offsite.put(_Guarded(Hashing(stream, moved), file.stored, key), key, size=file.stored.size, resume=True)
 
 
@@ -204,22 +203,12 @@ def _copy_manifest(primary: Store, offsite: Store, entry: AnyEntry) -> None:
         data = stream.read()
     if hashlib.sha256(data).hexdigest() != entry.manifest_sha256:
         raise _primary_damaged(key)
-    with _unless_there():
+    with unless_there():
         offsite.put_bytes(data, key)
 
 
 def _copy_small(primary: Store, offsite: Store, key: str) -> None:
     with primary.open(key) as stream:
         data = stream.read()
-    with _unless_there():
+    with unless_there():
         offsite.put_bytes(data, key, locked=not key.endswith(f"/{HOLD}"))
-
-
-@contextmanager
-def _unless_there() -> Iterator[None]:
-    """Another copy may be quicker; the comparison looks at what it brought."""
-    try:
-        yield
-    except StoreError as error:
-        if error.code != "OBJECT_EXISTS":
-            raise

@@ -7,10 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import gs_backup_assets
-from gs_backup_assets.catalogue.audit import Author, ids_of, note
-from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue, PhysicalEntry, proof_id
+from gs_backup_assets.catalogue.audit import Author
+from gs_backup_assets.catalogue.catalogue import PhysicalEntry
 from gs_backup_assets.catalogue.drills import DECISIVE_CHECKS
-from gs_backup_assets.catalogue.manifest import NAME
 from gs_backup_assets.catalogue.proof import Blame, ForeignKeyOutcome, ProofRecord, RuleOutcome
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, Verdict, not_verified, verdict_of
 from gs_backup_assets.config import DatabaseSettings
@@ -19,6 +18,7 @@ from gs_backup_assets.integrity.recovery_report import render_recovery
 from gs_backup_assets.integrity.rules import load_rules
 from gs_backup_assets.postgres.release import Release
 from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.dumps.recording import keep_record, log_proof
 from gs_backup_assets.recovery.physical.unpacking import CHECK as MANIFEST
 from gs_backup_assets.recovery.physical.unpacking import Unpacked, verify_unpacked
 from gs_backup_assets.recovery.point_in_time.recover import Achieved, Recovered, recovered
@@ -194,7 +194,7 @@ def keep_proofs(
 ) -> list[StoreError]:
     """Store a proof beside every base backup that was used, in every store that has it; returns the refusals.
 
-    Each has its record in the audit log, as every proof: one without would look as if somebody had put it there.
+    Each has its record in the audit log.
 
     Where the log, and not the backups, is to blame for a failure, or something could not run, none is stored: it says
     nothing of them. Of a chain whose bytes differ only those backups get one whose own do; `but` has one already.
@@ -203,32 +203,9 @@ def keep_proofs(
     for entry in plan.chain:
         record = proof_of(settings, plan, entry, found, began=began)
         if record.verdict is not Verdict.NOT_VERIFIED and entry.id != but:
-            refusals += store_proof(vault, settings.name, entry, record, render_report(plan, entry, record))
-            refusal = note(
-                vault.primary,
-                settings.name,
-                by,
-                "proof",
-                ids={**ids_of(entry), "proof": proof_id(record)},
-                result=record.verdict.value,
-                details={"store": plan.which},
-                otherwise=vault.offsite,
-            )
+            refusals += keep_record(vault, entry, record, render_report(plan, entry, record)).refusals
+            refusal = log_proof(vault, entry, record, by)
             refusals += [refusal] if refusal is not None else []
-    return refusals
-
-
-def store_proof(
-    vault: Vault, database: str, entry: PhysicalEntry, record: ProofRecord, html: bytes
-) -> list[StoreError]:
-    """Store a proof wherever its backup is; returns the refusals."""
-    refusals = []
-    for store in vault.named().values():
-        try:
-            if store.exists(f"{entry.folder}/{NAME}"):
-                PhysicalCatalogue(store, database).add_proof(record, html)
-        except StoreError as error:
-            refusals.append(error)
     return refusals
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from gs_backup_assets.errors import StoreError
-from gs_backup_assets.vault.store import Store
+from gs_backup_assets.vault.store import Store, unless_there
 
 NAME = "RESTORE.txt"
 
@@ -14,8 +13,5 @@ def leave_instructions(store: Store) -> None:
     """Put `RESTORE.txt` at the top of a store that has none; one that is there is left alone. StoreError."""
     if store.exists(NAME):
         return
-    try:
+    with unless_there():
         store.put_bytes(files(__package__).joinpath(NAME).read_bytes(), NAME, locked=False)
-    except StoreError as error:
-        if error.code != "OBJECT_EXISTS":  # another backup was quicker
-            raise

@@ -26,7 +26,8 @@ from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.doctor import machine as doctor_machine
 from gs_backup_assets.recovery.doctor.bucket import CHECKS, bucket_config, examine_bucket, open_bucket
 from gs_backup_assets.recovery.doctor.bucket_setup import apply_rules, plan_rules
-from gs_backup_assets.recovery.dumps.proving import Proved, prove_and_record
+from gs_backup_assets.recovery.dumps.proving import prove_and_record
+from gs_backup_assets.recovery.dumps.recording import Proved
 from gs_backup_assets.recovery.dumps.take import take_backup
 from gs_backup_assets.recovery.offsite.offsite import copy_backup, mirror_beside, uncopied
 from gs_backup_assets.recovery.offsite.offsite_check import compare_copy

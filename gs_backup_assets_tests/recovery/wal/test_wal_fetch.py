@@ -17,8 +17,7 @@ from gs_backup_assets.recovery.wal.fetching import AHEAD, WINDOW
 from gs_backup_assets.system.account import server_account
 from gs_backup_assets_tests.processes import open_folder, processes_with, wait_until
 from gs_backup_assets_tests.production import Production, production
-from gs_backup_assets_tests.recovery.wal.test_wal_stream import switch, write
-from gs_backup_assets_tests.recovery.wal.wal_site import ROOT, Site
+from gs_backup_assets_tests.recovery.wal.wal_site import ROOT, Site, switch, write
 
 BROKEN = 200
 

@@ -19,8 +19,7 @@ from gs_backup_assets.recovery.doctor.diagnosis import Diagnosis, not_verified
 from gs_backup_assets.recovery.doctor.wal import examine_wal
 from gs_backup_assets_tests.processes import open_folder
 from gs_backup_assets_tests.production import Production, production
-from gs_backup_assets_tests.recovery.wal.test_wal_stream import drop_slot, switch, write
-from gs_backup_assets_tests.recovery.wal.wal_site import Site
+from gs_backup_assets_tests.recovery.wal.wal_site import Site, drop_slot, switch, write
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -16,10 +15,17 @@ from gs_backup_assets.postgres.wal import Lsn, Segment
 from gs_backup_assets.recovery.wal.access import open_archive
 from gs_backup_assets.vault.keys import new_raw_key
 from gs_backup_assets.vault.opening import open_store
-from gs_backup_assets_tests.processes import kill, open_folder, wait_until
+from gs_backup_assets_tests.processes import kill, wait_until
 from gs_backup_assets_tests.production import Production, production
 from gs_backup_assets_tests.recovery.dumps.test_disk_full import small_disk
-from gs_backup_assets_tests.recovery.wal.wal_site import NAME, Site
+from gs_backup_assets_tests.recovery.wal.wal_site import (
+    NAME,
+    Site,
+    drop_slot,
+    everything_arrives,
+    switch,
+    write,
+)
 from gs_backup_assets_tests.s3_server import S3Server, running
 
 
@@ -32,53 +38,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[Production]:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    with open_folder() as path:
-        yield path
-
-
-@pytest.fixture
 def site(folder: Path, server: Production) -> Iterator[Site]:
     """A site whose slot is dropped at the end: the next one begins anew."""
     yield Site(folder, server)
     drop_slot(server)
-
-
-def drop_slot(server: Production) -> None:
-    server.sql(
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'gs_backup'",
-        database="postgres",
-    )
-
-
-def write(server: Production, megabytes: int = 20) -> None:
-    """Some log that cannot be compressed."""
-    server.sql("CREATE TABLE IF NOT EXISTS noise (bytes bytea)")
-    for _ in range(megabytes):
-        server.sql(
-            "INSERT INTO noise SELECT decode(string_agg(md5(random()::text), ''), 'hex')"
-            " FROM generate_series(1, 65536) i"
-        )
-
-
-def switch(server: Production) -> None:
-    server.sql("SELECT pg_switch_wal()", database="postgres")
-
-
-def everything_arrives(site: Site, timeline: int = 1) -> None:
-    """What is flushed now gets into the archive, and it has no hole and nothing else than the server."""
-    site.wait_for(site.flushed(), timeline)
-    wait_until(lambda: not behind(site, timeline), what="the whole segments are there")
-    site.require_no_gap(timeline)
-    site.require_all_of_server(timeline)
-
-
-def behind(site: Site, timeline: int) -> bool:
-    try:
-        site.require_all_of_server(timeline)
-    except (AssertionError, ValueError):
-        return True
-    return False
 
 
 def test_segments_parts_and_positions_arrive_and_term_ends_it(site: Site, server: Production) -> None:
@@ -283,90 +246,6 @@ def test_a_slot_that_is_dropped_while_it_runs_is_made_again(site: Site, server: 
         write(server, 20)
         everything_arrives(site)
         assert "WAL_GAP" not in stream.codes()
-
-
-@pytest.mark.parametrize("major", [15, 17], ids=lambda major: f"pg{major}")
-def test_it_follows_a_standby_that_is_promoted(folder: Path, major: int) -> None:
-    with production(major) as server:
-        server.bench("-i", "-s", "1")
-        with server.standby() as standby:
-            site = Site(folder, standby)
-            with site.streaming() as stream:
-                stream.wait_said("WAL_STREAMING")
-                write(server, 20)
-                wait_until(lambda: len(site.archived()) > 1, what="segments of the standby")
-                server.kill()
-                standby.promote()
-                write(standby, 40)
-                stream.wait_said("WAL_TIMELINE")
-                site.wait_for(site.flushed(), 2)
-                wait_until(lambda: site.archive.history_bytes(2) is not None, what="the history")
-                (switch,) = site.archive.history(2)
-                assert switch.timeline == 1
-                covered(site, switch.at)
-                standby.restart()
-                write(standby, 20)
-                site.wait_for(site.flushed(), 2)
-                covered(site, switch.at)
-                assert "WAL_GAP" not in stream.codes()
-                assert stream.end() == 0
-
-
-def test_the_address_leads_to_a_promoted_standby(folder: Path) -> None:
-    """Failover while the stream does not run, and the old primary had written more than the standby got."""
-    with production(17) as server:
-        server.bench("-i", "-s", "1")
-        with server.standby() as standby:
-            site = Site(folder, server)
-            with site.streaming() as stream:
-                stream.wait_said("WAL_STREAMING")
-                standby.stop()
-                write(server, 40)
-                site.wait_for(site.flushed())
-                server.stop()
-                standby.start()
-                standby.promote()
-                stream.kill()
-            failed_over = Site(folder, standby)
-            server_state = json.loads(failed_over.run("wal", "status", "--json", check=None).stdout)["server"]
-            assert server_state["lag_bytes"] < 1 << 24, "what is archived of the old timeline counts up to the switch"
-            with failed_over.streaming() as again:
-                again.wait_said("WAL_STREAMING")
-                write(standby, 40)
-                failed_over.wait_for(failed_over.flushed(), 2)
-                (switch,) = failed_over.archive.history(2)
-                assert failed_over.archived_end(1) > switch.at, "the lost branch is kept too"
-                covered(failed_over, switch.at)
-                assert "WAL_GAP" not in again.codes()
-
-
-def covered(site: Site, switch: Lsn) -> None:
-    """From the first segment over the switch to the newest there is no hole, whichever timeline has it."""
-    old = {s.number for s in site.archived(1) if s.start < switch}
-    new = {a.segment.number for a in site.archive.segments(2)}
-    branch = switch.value // (16 << 20)
-    assert min(new) == branch
-    first = min(old, default=branch)
-    assert set(range(first, branch)) <= old
-    assert new == set(range(branch, max(new) + 1))
-
-
-def test_another_cluster_at_the_address_is_refused(folder: Path) -> None:
-    with production(17) as server, Site(folder, server).streaming() as stream:
-        stream.wait_said("WAL_STREAMING")
-        assert stream.end() == 0
-    with production(17) as other:
-        site = Site(folder, other)
-        refused = site.run("wal", "stream", check=4)
-        assert "SYSTEM_IDENTIFIER_DIFFERS" in refused.stderr and "--new-cluster" in refused.stderr
-        with site.streaming("--new-cluster") as stream:
-            stream.wait_said("WAL_CLUSTER")
-            write(other, 5)
-            site.wait_for(site.flushed())
-            assert len(archived_clusters(site.store, NAME)) == 2
-            stream.kill()
-        with site.streaming() as stream:  # known from now on
-            stream.wait_said("WAL_STREAMING")
 
 
 def test_encrypted_on_s3_whose_server_is_killed(folder: Path, server: Production) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
-from gs_backup_assets.catalogue.wal_archive import WalArchive, archived_clusters
+from gs_backup_assets.catalogue.wal_archive import WalArchive
 from gs_backup_assets.config import DatabaseSettings, load_config
 from gs_backup_assets.postgres.wal import Lsn, Segment, is_segment
 from gs_backup_assets.recovery.wal.access import open_archive
 from gs_backup_assets.vault.opening import open_store
 from gs_backup_assets.vault.store import Store
-from gs_backup_assets_tests.processes import alive, kill, processes_with, wait_until
+from gs_backup_assets_tests.processes import processes_with, wait_until
 from gs_backup_assets_tests.production import Production
 
 ROOT = Path(__file__).parents[3]
@@ -181,4 +181,38 @@ class Stream:
         return dict(json.loads(self._out.read_text()))
 
 
-__all__ = ["CLI", "NAME", "ROOT", "Site", "Stream", "alive", "archived_clusters", "kill"]
+def drop_slot(server: Production) -> None:
+    server.sql(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'gs_backup'",
+        database="postgres",
+    )
+
+
+def write(server: Production, megabytes: int = 20) -> None:
+    """Some log that cannot be compressed."""
+    server.sql("CREATE TABLE IF NOT EXISTS noise (bytes bytea)")
+    for _ in range(megabytes):
+        server.sql(
+            "INSERT INTO noise SELECT decode(string_agg(md5(random()::text), ''), 'hex')"
+            " FROM generate_series(1, 65536) i"
+        )
+
+
+def switch(server: Production) -> None:
+    server.sql("SELECT pg_switch_wal()", database="postgres")
+
+
+def everything_arrives(site: Site, timeline: int = 1) -> None:
+    """What is flushed now gets into the archive, and it has no hole and nothing else than the server."""
+    site.wait_for(site.flushed(), timeline)
+    wait_until(lambda: not behind(site, timeline), what="the whole segments are there")
+    site.require_no_gap(timeline)
+    site.require_all_of_server(timeline)
+
+
+def behind(site: Site, timeline: int) -> bool:
+    try:
+        site.require_all_of_server(timeline)
+    except (AssertionError, ValueError):
+        return True
+    return False
