@@ -67,7 +67,7 @@ def daemon(project: Project, home: Path, environment: dict[str, str]) -> Iterato
 
 @pytest.mark.timeout(400)
 def test_a_daemon_takes_proves_and_tells(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ticks every minute: never backed up is told, then a proven backup appears, then the recovery is told."""
+    """Ticks every minute: that there is no backup is told, then a proven backup appears, then the recovery is told."""
     project.configure(logical='{schedule: "* * * * *"}')
     home = tmp_path / "home"
     home.mkdir()
@@ -75,7 +75,7 @@ def test_a_daemon_takes_proves_and_tells(project: Project, tmp_path: Path, monke
     with Receiver() as receiver:
         environment = environment_of(project, home, **{ALERTS_VARIABLE: receiver.url()})
         with daemon(project, home, environment):
-            wait_for("the alarm", lambda: any("no proven backup" in str(post) for post in receiver.received))
+            wait_for("the alarm", lambda: any("there is no backup" in str(post) for post in receiver.received))
             wait_for("a proven backup", lambda: project.catalogue.last_proven() is not None)
             wait_for("the recovery", lambda: any("ecovered" in title for title in receiver.titles))
     entry = project.catalogue.last_proven()
