@@ -55,10 +55,10 @@ class RestorePoint:
 
 @dataclass(frozen=True)
 class ReadWal:
-    """The commits in a run of segments, in the log's order, and `end`: up to where the log could be read.
+    """The commits in a run of segments, in the log's order, and `end`: the position after the last whole record.
 
-    `end` is the byte after the last whole record, or the end of what was asked for where the next one goes beyond it:
-    no record that was whole before `end` is missing.
+    A server that replays these segments comes exactly to there. What follows is the beginning of a record that goes on
+    in a segment, or in a part of one, that is not there; or nothing.
     """
 
     commits: tuple[Commit, ...]
@@ -68,9 +68,9 @@ class ReadWal:
 def read_wal(toolchain: Toolchain, folder: Path, first: Segment, last: Segment, *, end: Lsn | None = None) -> ReadWal:
     """Read segments of one timeline that lie, each under its name, in `folder`.
 
-    `end` is up to where the last one was written when it is an unfinished one, in whole pages (as `Archived.end`); a
-    last record that is not there to its end is normal then. `toolchain` must be of the cluster's own major. Raises
-    StoreError (`WAL_DAMAGED`) when the log cannot be read up to there, ProgramError when pg_waldump does not work.
+    `end` is up to where the last one was written when it is an unfinished one (as `Archived.end`); a last record that
+    is not there to its end is normal then. `toolchain` must be of the cluster's own major. Raises StoreError
+    (`WAL_DAMAGED`) when the log cannot be read up to there, ProgramError when pg_waldump does not work.
     """
     finished = _dump(toolchain, folder, first, last, end=end, manager="Transaction")
     stop = _end_of(finished, folder, first, last, end=end)
@@ -112,10 +112,10 @@ def _dump(
 def _end_of(finished: Finished, folder: Path, first: Segment, last: Segment, *, end: Lsn | None) -> Lsn:
     """Where the valid log ends; StoreError (`WAL_DAMAGED`) when that is before the end that is to be expected."""
     expected = last.end if end is None else end
-    if finished.status == 0:
-        return expected
-    words = "\n".join(finished.stderr)
     log = _Log(folder, first, expected)
+    if finished.status == 0:  # also when the last record goes on behind the end
+        return log.after_the_last_whole_record()
+    words = "\n".join(finished.stderr)
     if match := _AFTER_RECORD.search(words):
         before = Lsn.parse(match[1])
         stop = log.after(before) if before >= first.start else log.first_record()
@@ -124,8 +124,10 @@ def _end_of(finished: Finished, folder: Path, first: Segment, last: Segment, *, 
     else:
         finished.require_success("pg_waldump of the cluster's own major is needed, and whole segments.")
         raise AssertionError("a program that failed is no success")
-    if stop >= expected or (end is not None and log.ends_at(stop)):
-        return min(stop, expected)
+    if stop < expected and end is not None and log.ends_at(stop):
+        return stop
+    if stop >= expected:
+        return log.after_the_last_whole_record()
     reason = finished.stderr[-1].rpartition("error: ")[2].removeprefix("pg_waldump: fatal: ")
     raise StoreError(
         "WAL_DAMAGED",
@@ -144,10 +146,43 @@ class _Log:
 
     def after(self, record: Lsn) -> Lsn:
         """The position after a record, where the next one is to begin."""
-        length, _, _, information, manager = _RECORD.unpack(self._read(record.value, _RECORD.size))
+        length, _, _, information, manager = _RECORD.unpack(self._head(record.value))
         if manager == 0 and information & 0xF0 == _SWITCH:
             return Segment.at(record, self._first.timeline, self._first.size).end
         return Lsn(self._skip(record.value, length))
+
+    def after_the_last_whole_record(self) -> Lsn:
+        """The position after the last record that is there to its end, in a log that is known to be sound.
+
+        Every page says in its header how much of a record from before goes on in it: what follows is the beginning of
+        a record. So nothing is walked through but the records of the last page in which one begins.
+        """
+        first_page = self._first.start.value
+        for page in range((self._end - 1) // PAGE_BYTES * PAGE_BYTES, first_page - 1, -PAGE_BYTES):
+            position = self._begins_in(page)
+            if position is None:
+                continue
+            while (after := self._after_whole(position)) is not None:
+                position = after
+            return Lsn(position)
+        return self._first.start
+
+    def _begins_in(self, page: int) -> int | None:
+        """Where the rest of an older record ends in a page; None when it goes on behind it, or nothing was written."""
+        magic, information, _, address, rest = _PAGE.unpack(self._read(page, _PAGE.size))
+        if magic == 0 or address != page:
+            return None
+        begin = page + self._header_bytes(page) + (_aligned(rest) if information & _CONTINUES else 0)
+        return begin if begin <= min(page + PAGE_BYTES, self._end) else None
+
+    def _after_whole(self, position: int) -> int | None:
+        """The position after the record that begins at a position; None when it is not there to its end."""
+        start = position if position % PAGE_BYTES else position + self._header_bytes(position)
+        if start + _RECORD.size > self._end:
+            return None
+        (length,) = struct.unpack("=I", self._read(start, 4))
+        after = self.after(Lsn(start)).value
+        return after if length >= _RECORD.size and after <= self._end else None
 
     def first_record(self) -> Lsn:
         """Where the first record begins that begins here: a segment may begin with the rest of an older one."""
@@ -175,16 +210,25 @@ class _Log:
         return True
 
     def _skip(self, position: int, length: int) -> int:
-        """The aligned position after so many bytes of records; not beyond the end."""
-        while position < self._end:
+        """The aligned position after so many bytes of records; any position behind the end for one that is there."""
+        while position <= self._end:
             if position % PAGE_BYTES == 0:
                 position += self._header_bytes(position)
             room = PAGE_BYTES - position % PAGE_BYTES
             if length <= room:
-                return (position + length + 7) // 8 * 8
+                return _aligned(position + length)
             length -= room
             position += room
-        return self._end
+        return position
+
+    def _head(self, position: int) -> bytes:
+        """The head of a record, which may go on behind a page's header; zeros behind the end."""
+        room = min(_RECORD.size, PAGE_BYTES - position % PAGE_BYTES)
+        head = self._read(position, room)
+        if room < _RECORD.size and position + room < self._end:
+            page = position + room
+            head += self._read(page + self._header_bytes(page), _RECORD.size - room)
+        return head.ljust(_RECORD.size, b"\0")
 
     def _header_bytes(self, position: int) -> int:
         return _LONG_HEADER_BYTES if position % self._first.size == 0 else _SHORT_HEADER_BYTES
@@ -195,3 +239,7 @@ class _Log:
         with open(self._folder / segment.name, "rb") as file:
             file.seek(position - segment.start.value)
             return file.read(count)
+
+
+def _aligned(position: int) -> int:
+    return (position + 7) // 8 * 8

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import re
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -68,7 +71,7 @@ def _log(major: int, folder: Path) -> Iterator[Log]:
 
 def _current(server: Production) -> Segment:
     ((name,),) = server.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
-    return Segment.parse(str(name))
+    return Segment.parse(str(name), server.segment_bytes)
 
 
 def _flushed(server: Production) -> Lsn:
@@ -207,3 +210,51 @@ def test_a_whole_segment_that_lost_its_end_is_damaged(log: Log, tmp_path: Path) 
     path.write_bytes(data[: 3 * PAGE_BYTES] + bytes(len(data) - 3 * PAGE_BYTES))
     with pytest.raises(StoreError, match="WAL_DAMAGED"):
         read_wal(mine.toolchain, mine.folder, mine.whole, mine.whole)
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """A segment that the server filled to its end and went on in the next, and where its records end, by pg_waldump."""
+
+    toolchain: Toolchain
+    segment: Segment
+    data: bytes
+    ends: tuple[Lsn, ...]
+
+
+@pytest.fixture(scope="module", params=[14, 15, 16, 17, 18])
+def rolled(request: pytest.FixtureRequest) -> Iterator[Rolled]:
+    with production(request.param, segment_megabytes=1, settings={"wal_keep_size": "64MB"}) as server:
+        server.sql("CREATE TABLE lesson AS SELECT g AS id, md5(g::text) AS words FROM generate_series(1, 20000) AS g")
+        server.sql("SELECT pg_switch_wal()")
+        server.sql("CHECKPOINT")  # so that whole pages are logged: records that are longer than a page of the log
+        first = _current(server)
+        server.sql("UPDATE lesson SET words = md5(words)")
+        argv = [server.toolchain.program("pg_waldump"), "-p", server.data / "pg_wal", first.name, first.next.name]
+        listed = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+        begins = [Lsn.parse(text) for text in re.findall(r", lsn: (\S+), prev", listed)]
+        assert begins[-1] > first.end, "the server went on in the next segment"
+        yield Rolled(
+            server.toolchain,
+            first,
+            (server.data / "pg_wal" / first.name).read_bytes(),
+            # A record begins where the one before it ends, or behind the header of the page that begins there.
+            tuple(Lsn(begin.value - _header_before(begin, first)) for begin in begins),
+        )
+
+
+def _header_before(begin: Lsn, segment: Segment) -> int:
+    header = 40 if begin.value % segment.size == 40 else 24
+    return header if (begin.value - header) % PAGE_BYTES == 0 else 0
+
+
+def test_the_end_is_the_one_of_the_last_whole_record_wherever_the_bytes_end(rolled: Rolled, tmp_path: Path) -> None:
+    """A server that replays them comes to there and not to the end of the bytes."""
+    segment, size = rolled.segment, rolled.segment.size
+    pages = range(4 * PAGE_BYTES, size, 16 * PAGE_BYTES)
+    within = [random.Random(place).randrange(4 * PAGE_BYTES, size, 8) for place in range(24)]
+    for cut in sorted({*pages, *within, size - 8, size}):
+        (tmp_path / segment.name).write_bytes(rolled.data[:cut] + bytes(size - cut))
+        end = Lsn(segment.start.value + cut)
+        read = read_wal(rolled.toolchain, tmp_path, segment, segment, end=None if cut == size else end)
+        assert read.end == max(place for place in rolled.ends if place <= end), (cut, str(end), str(read.end))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gs_backup_assets.errors import BackupError
 from gs_backup_assets.postgres.connection import Target, connect
 from gs_backup_assets_tests.processes import wait_until
 from gs_backup_assets_tests.recovery.point_in_time.recover_site import Site, ids, site
@@ -85,3 +86,21 @@ def test_every_commit_up_to_the_point_is_there_and_none_behind(major: int, tmp_p
             with one.recovered(moment.isoformat()) as found:
                 wanted = {number for number, at in times.items() if at <= moment}
                 assert set(ids(found)) == wanted, moment
+
+
+@pytest.mark.parametrize("major", [15, 17], ids=lambda major: f"pg{major}")
+def test_a_log_that_ends_within_a_record_is_recovered_to_the_last_whole_one(major: int, tmp_path: Path) -> None:
+    """The rule where whole segments are archived and nothing else: the last record of one goes on in the next."""
+    with site(tmp_path, major) as one:
+        one.base_backup()
+        one.server.sql("INSERT INTO t SELECT generate_series(1, 20000)")
+        one.server.sql("CHECKPOINT")  # whole pages are logged after it: long records
+        one.server.sql("UPDATE t SET at = at + interval '1 day'")
+        one.archive(partial=False)
+        plan = one.plan("latest")
+        assert plan.segments[-1].end > plan.end > plan.segments[-1].segment.start
+        with one.recovered("latest") as found:
+            assert found.achieved.lsn == plan.end
+            assert len(ids(found)) == 20000
+        with pytest.raises(BackupError, match="TARGET_AFTER_END"):
+            one.plan(str(plan.segments[-1].end))
