@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Servers that the tests run against, beside the embedded 17 and, on Debian, the system's 15.
 TEST_MAJORS := 14 15 16 18
+# Servers by the hundred come and go in the tests: in memory, where there is room and programs may run from it, that takes
+# a third less time.
+IN_MEMORY := $(shell grep -qs ' /dev/shm [^ ]* [^ ]*noexec' /proc/mounts || df -Pk /dev/shm 2>/dev/null \
+    | awk 'NR == 2 && $$4 > 8000000 { print "/dev/shm" }')
 
 .PHONY: demo dev test bench lint types validate screenshots clean
 
@@ -13,6 +17,7 @@ demo: $(VENV)/installed
 dev: $(VENV)/installed
 	$(BIN)/gs-backup demo --serve $(ARGS)
 
+test: export TMPDIR := $(or $(TMPDIR),$(IN_MEMORY),/tmp)
 test: $(VENV)/installed-dev $(VENV)/coldstart/installed servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
