@@ -133,15 +133,13 @@ def runs(cluster: ClusterLog, timeline: int) -> list[Run]:
     """
     found: list[Run] = []
     pieces: list[Archived] = []
-    end = Lsn(0)
-    for archived, its_end in _pieces(cluster, path_to(cluster, timeline)):
-        if pieces and end != archived.segment.start:
-            found.append(Run(tuple(pieces), pieces[0].segment.start, end))
+    for archived in _pieces(cluster, path_to(cluster, timeline)):
+        if pieces and pieces[-1].end != archived.segment.start:
+            found.append(Run(tuple(pieces), pieces[0].segment.start, pieces[-1].end))
             pieces = []
         pieces.append(archived)
-        end = its_end
     if pieces:
-        found.append(Run(tuple(pieces), pieces[0].segment.start, end))
+        found.append(Run(tuple(pieces), pieces[0].segment.start, pieces[-1].end))
     return found
 
 
@@ -235,16 +233,18 @@ def _gap(cluster: ClusterLog, timeline: int, start: Lsn, end: Lsn) -> Gap:
     return Gap(writer, start, end, missing.name)
 
 
-def _pieces(cluster: ClusterLog, path: tuple[Switch, ...]) -> Iterator[tuple[Archived, Lsn]]:
-    """Each segment on a path, in order, and up to where it has the path's own log."""
-    chosen: dict[int, tuple[Archived, Lsn]] = {}
+def _pieces(cluster: ClusterLog, path: tuple[Switch, ...]) -> Iterator[Archived]:
+    """Each segment on a path, in order, with no more of it than the path's own log.
+
+    A server that finds an older timeline's segment and not the newer one's goes on in it behind the switch.
+    """
+    chosen: dict[int, Archived] = {}
     begins = Lsn(0)
     for switch in path:
         first = begins.value // cluster.segment_bytes
         for archived in _log_of(cluster, switch.timeline).segments:
-            end = min(archived.end, switch.at)
-            if archived.segment.number >= first and archived.segment.start < end:
-                chosen[archived.segment.number] = (archived, end)
+            if archived.segment.number >= first and archived.segment.start < min(archived.end, switch.at):
+                chosen[archived.segment.number] = archived.up_to(switch.at)
         begins = switch.at
     return (chosen[number] for number in sorted(chosen))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
 
@@ -47,8 +47,8 @@ _STORED = re.compile(r"(?P<name>[0-9A-F]{24})(\.(?P<bytes>[0-9A-F]{8}))?\.zst(\.
 class Archived:
     """A segment in the archive; `written` is set for an unfinished one: the bytes of it that were there.
 
-    `end` is the position up to which it has the log: the segment's end, or what was written. Size and time of the
-    object are those of a listing, None without one.
+    It is also set for one of which no more is to be read (`up_to`). `end` is the position up to which it has the log:
+    the segment's end, or what is written. Size and time of the object are those of a listing, None without one.
     """
 
     segment: Segment
@@ -64,6 +64,10 @@ class Archived:
     @property
     def end(self) -> Lsn:
         return self.segment.end if self.written is None else Lsn(self.segment.start.value + self.written)
+
+    def up_to(self, position: Lsn) -> Archived:
+        """The same with nothing behind a position, from which on it is not the log that is wanted."""
+        return self if self.end <= position else replace(self, written=position.value - self.segment.start.value)
 
 
 def archive_folder(database: str, system_identifier: str) -> str:
@@ -139,17 +143,20 @@ class WalArchive:
     def read(self, archived: Archived) -> bytes:
         """A segment's bytes, as long as a whole segment, checked against its name and this cluster.
 
-        A part that made room for more of its segment since it was listed is read from that: the same bytes, and zeros.
+        Behind what is `written` there are zeros. A part that made room for more of its segment since it was listed is
+        read from that.
         """
         try:
-            return self._read(archived)
+            data = self._read(archived)
         except StoreError as error:
             if error.code != "OBJECT_MISSING" or archived.written is None:
                 raise
             more = self._more_than(archived)
             if more is None:
                 raise
-        data = self._read(more)
+            data = self._read(more)
+        if archived.written is None:
+            return data
         return data[: archived.written] + bytes(len(data) - archived.written)
 
     def _more_than(self, archived: Archived) -> Archived | None:

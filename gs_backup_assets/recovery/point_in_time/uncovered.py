@@ -35,15 +35,17 @@ def explain_uncovered(clusters: Sequence[Surveyed], target: RecoveryTarget) -> P
     if wanted is not None:
         mine = [window for window in windows if window.timeline == wanted]
         if not mine and not _has_timeline(clusters, wanted):
-            known = ", ".join(sorted({str(window.timeline) for window in windows}))
             words = f"Nothing is archived of timeline {wanted}."
-            return ProofFailed("TIMELINE_UNKNOWN", words, f"Timelines that can be recovered to: {known}.")
+            return ProofFailed("TIMELINE_UNKNOWN", words, _timelines(windows))
     if target.name is not None:
         return ProofFailed(
             "RESTORE_POINT_UNKNOWN",
             f"No restore point {target.name!r} is in the log that can be replayed.",
             f"{_spans(windows)} Names are exact; on another timeline it is found with --timeline N.",
         )
+    if target.kind == "latest":
+        words = f"No base backup that can be used leads to {f'timeline {wanted}' if wanted else 'the newest timeline'}."
+        return ProofFailed("TARGET_NOT_COVERED", words, f"{_timelines(windows)} One is followed with --timeline N.")
     before, after = _nearest(windows, target)
     hint = " ".join([_point_words("before", before), _point_words("after", after)]).strip()
     if not windows:
@@ -103,6 +105,11 @@ def _point_words(side: str, window: Window | None) -> str:
     moment, lsn = (window.ends_at, window.end) if side == "before" else (window.starts_at, window.start)
     assert moment is not None
     return f"The nearest point {side} it: {moment_text(moment)}, {lsn} on timeline {window.timeline}."
+
+
+def _timelines(windows: Sequence[Window]) -> str:
+    known = ", ".join(map(str, sorted({window.timeline for window in windows})))
+    return f"Timelines that can be recovered to: {known or 'none'}."
 
 
 def _spans(windows: Sequence[Window]) -> str:

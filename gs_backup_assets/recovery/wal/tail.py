@@ -107,8 +107,11 @@ def _programs(data: bytes) -> Toolchain:
 
 
 def _path(archive: WalArchive, newest: Archived, begin: Lsn) -> Path:
-    """A file for what was read of these very objects: a segment is never overwritten, and a part has another name."""
-    tag = f"{newest.key} {newest.stored_bytes} {newest.stored_at} {begin}"
+    """A file for what was read of these very objects: a segment is never overwritten, and a part has another name.
+
+    On the way to a newer timeline less of the same object counts.
+    """
+    tag = f"{newest.key} {newest.stored_bytes} {newest.stored_at} {begin} {newest.end}"
     place = f"{gs_backup_assets.__version__}\n{archive.store.describe()}\n{tag}"
     return cache_root() / "wal" / f"{hashlib.sha256(place.encode()).hexdigest()[:32]}.json"
 
