@@ -79,6 +79,16 @@ _TYPES = (
     "CREATE TABLE child (extra integer) INHERITS (parent)",
     "INSERT INTO parent VALUES (1, 'p')",
     "INSERT INTO child VALUES (1, 'c', 2), (1, 'c', 2)",
+    # Columns that the parents got later: a restore puts them before the children's own.
+    "CREATE TABLE other_parent (id integer, o text)",
+    "CREATE TABLE heir (own integer, id integer) INHERITS (parent, other_parent)",
+    "CREATE TABLE heir_of_heir (r text) INHERITS (heir)",
+    "ALTER TABLE parent ADD COLUMN later date, ADD COLUMN gone integer",
+    "ALTER TABLE parent DROP COLUMN gone",
+    "ALTER TABLE other_parent ADD COLUMN late text",
+    "ALTER TABLE heir ADD COLUMN last integer",
+    "INSERT INTO heir_of_heir (id, own, r, o, later, late, last) VALUES (1, 2, 'r', 'o', '2026-02-28', 'l', 3)",
+    "INSERT INTO heir (id, own, o, later, late) SELECT n, n + 1, 'o', NULL, 'l' FROM generate_series(1, 9) n",
     """CREATE TABLE measured (day date NOT NULL, kind text, value numeric, PRIMARY KEY (day, kind))
         PARTITION BY RANGE (day)""",
     "CREATE TABLE measured_2025 PARTITION OF measured FOR VALUES FROM ('2025-01-01') TO ('2026-01-01')",

@@ -183,7 +183,8 @@ def _cancel(connection: Connection) -> None:
 def _print_table(connection: Connection, relation: Relation, level: Level) -> TablePrint:
     # A whole-row reference, so that a column of the same name as the alias cannot take its place. The "C" collation
     # makes the hash independent of the database's default collation.
-    content = 'sum(hashtextextended((r.*)::text COLLATE "C", 0))' if level is Level.FULL else "NULL"
+    row = f"ROW({', '.join(f'r.{quote(name)}' for name in relation.columns)})" if relation.columns else "(r.*)"
+    content = f'sum(hashtextextended({row}::text COLLATE "C", 0))' if level is Level.FULL else "NULL"
     # An extension's condition is written for the table under its own name.
     source = f"ONLY {relation.qualified}"
     if relation.condition:

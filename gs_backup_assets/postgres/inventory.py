@@ -25,7 +25,10 @@ class Omission(BaseModel):
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation whose rows the dump carries. `condition` limits an extension's configuration table (or is empty)."""
+    """A relation whose rows the dump carries. `condition` limits an extension's configuration table (or is empty).
+
+    `columns` is the order that the columns have in a restored database, where it is not the order that they have here.
+    """
 
     oid: int
     schema: str
@@ -33,6 +36,7 @@ class Relation:
     kind: str
     total_bytes: int
     condition: str = ""
+    columns: tuple[str, ...] = ()
 
     @property
     def qualified(self) -> str:
@@ -101,12 +105,43 @@ WHERE current_setting('is_superuser') <> 'on'
 """
 
 
+# Every table that inherits and is no partition, with its parents, and every parent; columns in their order.
+_HEIRS = """
+SELECT c.oid::bigint,
+       ARRAY(SELECT inhparent::bigint FROM pg_inherits WHERE inhrelid = c.oid ORDER BY inhseqno),
+       ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+             ORDER BY attnum)
+FROM pg_class c
+WHERE NOT c.relispartition AND c.relkind IN ('r', 'f')
+  AND (c.oid IN (SELECT inhrelid FROM pg_inherits) OR c.oid IN (SELECT inhparent FROM pg_inherits))
+"""
+
+
+def _reordered(connection: Connection) -> dict[int, tuple[str, ...]]:
+    """The tables whose columns a restore puts into another order: it makes those of the parents first.
+
+    A column that a parent was given later stands last in a child that is older. pg_dump loads by name, so no value
+    gets lost; but a whole row has another text then.
+    """
+    heirs = {oid: (parents, columns) for oid, parents, columns in query(connection, _HEIRS)}
+    orders: dict[int, tuple[str, ...]] = {}
+
+    def restored(oid: int) -> tuple[str, ...]:
+        if oid not in orders:
+            parents, columns = heirs[oid]
+            orders[oid] = tuple(dict.fromkeys([name for parent in parents for name in restored(parent)] + columns))
+        return orders[oid]
+
+    return {oid: restored(oid) for oid, (_, columns) in heirs.items() if restored(oid) != tuple(columns)}
+
+
 def take_inventory(connection: Connection) -> Inventory:
     """Read the catalogue, inside whatever transaction and snapshot the connection is in."""
     tables: list[Relation] = []
     sequences: list[Relation] = []
     unreadable: list[Relation] = []
     omissions: list[Omission] = []
+    reordered = _reordered(connection)
     standby = bool(query(connection, "SELECT pg_is_in_recovery()")[0][0])
 
     def omit(kind: str, relation: Relation, reason: str, *, loses_data: bool) -> None:
@@ -115,7 +150,7 @@ def take_inventory(connection: Connection) -> Inventory:
     for oid, schema, name, kind, persistence, populated, size, condition, readable, row_security in query(
         connection, _RELATIONS
     ):
-        relation = Relation(oid, schema, name, kind, int(size), condition)
+        relation = Relation(oid, schema, name, kind, int(size), condition, reordered.get(oid, ()))
         if kind == "f":
             omit(
                 "foreign_table",

@@ -63,6 +63,19 @@ _CLASSES = tuple(
         ),
         ("EXTENSION_NOT_PRELOADED", Origin.ENVIRONMENT, r"shared_preload_libraries|must be preloaded"),
         ("NO_SPACE", Origin.ENVIRONMENT, r"No space left on device"),
+        # A materialized view reads anew when it is restored, and what it reads may lie elsewhere.
+        (
+            "FOREIGN_DATA_UNREACHABLE",
+            Origin.ENVIRONMENT,
+            r'could not connect to server "|could not establish connection|could not open file ".*" for reading',
+        ),
+        (
+            "FOREIGN_DATA_UNREACHABLE",
+            Origin.ENVIRONMENT,
+            r"^user mapping not found|delegated credentials required|password is required",
+        ),
+        # Only a view that reads another: pg_dump does not fill what reads one that is empty in the source.
+        ("DEPENDS_ON_UNPOPULATED", Origin.ENVIRONMENT, r'^materialized view ".*" has not been populated'),
         ("PROGRAMS_OLDER_THAN_SERVER", Origin.BACKUP, r'unrecognized (configuration )?parameter "'),
         ("FOREIGN_KEY_VIOLATED", Origin.DATA, r"violates foreign key constraint"),
         (

@@ -176,6 +176,8 @@ def test_unknown_settings_point_to_the_programs() -> None:
         ("pg_cron can only be loaded via shared_preload_libraries", "EXTENSION_NOT_PRELOADED", Origin.ENVIRONMENT),
         ('could not create locale "xx_XX": No such file or directory', "COLLATION_MISSING", Origin.ENVIRONMENT),
         ('collation "public.german" for encoding "UTF8" does not exist', "COLLATION_MISSING", Origin.ENVIRONMENT),
+        ('could not connect to server "archive"', "FOREIGN_DATA_UNREACHABLE", Origin.ENVIRONMENT),
+        ('materialized view "m" has not been populated', "DEPENDS_ON_UNPOPULATED", Origin.ENVIRONMENT),
         ("could not extend file: No space left on device", "NO_SPACE", Origin.ENVIRONMENT),
         ('permission denied to create extension "adminpack"', "PERMISSION_DENIED", Origin.ENVIRONMENT),
         ("must be owner of table t", "PERMISSION_DENIED", Origin.ENVIRONMENT),

@@ -10,7 +10,7 @@ from gs_backup_assets.integrity.foreign_keys import check_foreign_keys
 from gs_backup_assets.integrity.rules import load_rules
 from gs_backup_assets.postgres.connection import Target, connect, query
 from gs_backup_assets.progress import Progress
-from gs_backup_assets.recovery.dumps.judgement import foreign_keys_hold
+from gs_backup_assets.recovery.dumps.judgement import foreign_keys_hold, not_analyzed
 from gs_backup_assets.recovery.dumps.restoring import analyze
 from gs_backup_assets.words import counted
 
@@ -31,14 +31,16 @@ def check_databases(
     A broken rule or key stops nothing: most likely it was broken in production. The report tells.
     """
     keys: list[ForeignKeyOutcome] = []
+    refused: list[str] = []
     with progress.stage("analyze"):
         for name in names:
-            analyze(server.with_database(name))
+            refused += [f"{name}: {refusal}" for refusal in analyze(server.with_database(name))]
     with progress.stage("foreign keys"):
         for name in names:
             with connect(server.with_database(name)) as connection:
                 keys += check_foreign_keys(connection)
-    checks = [foreign_keys_hold(tuple(keys))]
+    hold = foreign_keys_hold(tuple(keys))
+    checks = [hold.model_copy(update={"findings": (*hold.findings, *not_analyzed(refused))})]
     rule_set = load_rules(rules, folder)
     if rule_set.rules and names:
         with progress.stage("rules"):

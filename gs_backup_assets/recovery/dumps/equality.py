@@ -15,7 +15,7 @@ from gs_backup_assets.words import counted
 _BROKE = "The backup does not hold what the source held: use another one, and keep this one to find out why."
 _MOST_FINDINGS = 50
 # What is not there at all, as opposed to what is there and differs: the cause may be an error of the restore.
-_ABSENT = frozenset({"TABLE_MISSING", "SEQUENCE_MISSING", "OBJECT_MISSING"})
+_ABSENT = frozenset({"TABLE_MISSING", "SEQUENCE_MISSING", "OBJECT_MISSING", "MATERIALIZED_VIEW_UNPOPULATED"})
 
 
 def _result(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gs_backup_assets.catalogue.proof import ForeignKeyOutcome
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, not_verified
 from gs_backup_assets.postgres.restore import Origin
@@ -14,7 +16,8 @@ def restore_clean(restored: Restored, contents: CheckResult) -> CheckResult:
 
     A foreign key that the restored rows violate is not the backup's fault if the contents equal the source's: the
     key was broken there. Then it counts for `foreign_keys_hold`, not here. Errors that only show that this server
-    lacks something leave the check open; any other error fails it.
+    lacks something leave the check open; any other error fails it. Missing planner statistics are told, and no error:
+    not a row is lost.
     """
     excused = (
         {e.entry for e in restored.errors if e.entry in restored.not_valid}
@@ -38,7 +41,22 @@ def restore_clean(restored: Restored, contents: CheckResult) -> CheckResult:
         summary, status = "something needs what the dump left out", Status.NOT_VERIFIED
     else:
         summary, status = f"{len(serious)} errors: {', '.join(sorted({e.code for e in serious}))}", Status.FAILED
-    return CheckResult(name="restore_clean", status=status, summary=summary, findings=findings, metrics=metrics)
+    return CheckResult(
+        name="restore_clean",
+        status=status,
+        summary=summary,
+        findings=(*findings, *not_analyzed(restored.not_analyzed)),
+        metrics=metrics,
+    )
+
+
+def not_analyzed(refusals: Sequence[str]) -> tuple[Finding, ...]:
+    """Tables without planner statistics, each with the reason, as notes beside a check."""
+    hint = "The rows are there; run ANALYZE on it where what it needs can be reached."
+    return tuple(
+        Finding(code="NOT_ANALYZED", message=f"No planner statistics of {refusal}.", hint=hint)
+        for refusal in refusals[:50]
+    )
 
 
 def _violated(number: int) -> str:
@@ -51,6 +69,9 @@ def _restore_hint(code: str) -> str:
         "EXTENSION_MISSING": "Name a server that has it in verification.server_url_env.",
         "EXTENSION_NOT_PRELOADED": "Name a server that loads it at its start in verification.server_url_env.",
         "COLLATION_MISSING": "Name a server that has it in verification.server_url_env.",
+        "FOREIGN_DATA_UNREACHABLE": "The rows can be read anew: REFRESH MATERIALIZED VIEW where they are reachable,"
+        " and name a server that reaches them in verification.server_url_env.",
+        "DEPENDS_ON_UNPOPULATED": "REFRESH MATERIALIZED VIEW after the one that it reads.",
         "PERMISSION_DENIED": "Name a role with more rights in verification.server_url_env.",
         "DEPENDS_ON_OMITTED": "Give the backup role the rights that it lacks: `gs-backup doctor` prints the GRANTs.",
         "FOREIGN_KEY_VIOLATED": "Correct the rows in the source; the report lists their keys.",

@@ -13,14 +13,16 @@ from pydantic import BaseModel, ConfigDict
 from gs_backup_assets.catalogue.catalogue import Entry
 from gs_backup_assets.catalogue.manifest import Manifest
 from gs_backup_assets.catalogue.objectives import CRITICAL_CLASS, class_of
-from gs_backup_assets.catalogue.verdict import CheckResult, Status, Verdict, verdict_of
+from gs_backup_assets.catalogue.verdict import CheckResult, Status, Verdict, not_verified, verdict_of
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.errors import ConfigError, NotVerifiable, ProofFailed, SourceError
+from gs_backup_assets.errors import BackupError, ConfigError, NotVerifiable, ProofFailed, SourceError
 from gs_backup_assets.postgres.cluster import drop_database
 from gs_backup_assets.postgres.connection import Target, connect, query, server_facts
 from gs_backup_assets.postgres.release import Release
 from gs_backup_assets.postgres.toolchain import choose
 from gs_backup_assets.progress import Progress
+from gs_backup_assets.recovery.dumps.equality import everything_included
+from gs_backup_assets.recovery.dumps.judgement import restore_clean
 from gs_backup_assets.recovery.dumps.naming import (
     exchange,
     half_restored,
@@ -30,13 +32,14 @@ from gs_backup_assets.recovery.dumps.naming import (
     working_name,
 )
 from gs_backup_assets.recovery.dumps.prove import compare_restored
-from gs_backup_assets.recovery.dumps.restoring import restore_fetched
+from gs_backup_assets.recovery.dumps.restoring import Restored, restore_fetched
 from gs_backup_assets.recovery.dumps.servers import RestoreServer
 from gs_backup_assets.recovery.dumps.take import jobs_of
 from gs_backup_assets.recovery.stored.stored_bytes import fetch
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.store import Store
 
+_STOPPED = "Look in the server's log for what stopped it, a lack of memory for example, and then try again."
 _MAINTENANCE_DATABASES = ("postgres", "template1")
 
 
@@ -75,11 +78,14 @@ def restore_backup(
 
     The work is done under another name. Only what was compared gets the wanted name, in one step: a restore that is
     killed at any moment leaves nothing under it. A database that does not come out equal is kept for inspection as
-    `<name>_restored_<time>`; `replace` exchanges names for a PROVEN one only. What an interrupted one made is dropped.
+    `<name>_restored_<time>`; `replace` exchanges names for a PROVEN one only. What an interrupted one made is dropped,
+    and what is whole and could not be compared is kept: NOT_VERIFIED.
 
     Raises ConfigError: `DATABASE_EXISTS` (unless `replace`), `SERVER_TOO_OLD`, `NO_CRITICAL_TABLES`; ProofFailed
     (`MANIFEST_DAMAGED`, or what the stored bytes show); SourceError, ProgramError, StoreError.
     """
+    import psycopg2
+
     started = time.monotonic()
     manifest = _sound_manifest(entry)
     server, exists = server_of(into, manifest)
@@ -115,12 +121,15 @@ def restore_backup(
                 core_done=core_done,
             )
             full = time.monotonic() - started
-            checks = compare_restored(manifest, restored, server, spool, jobs=jobs, progress=progress).checks
+            checks = _compared(manifest, restored, server, spool, jobs=jobs, progress=progress)
         except BaseException as error:
             with suppress(SourceError), connect(server.admin) as connection:
                 drop_database(connection, working)
             if isinstance(error, NotVerifiable):  # the server could not do its work: nothing is there to verify
                 raise SourceError(error.code, error.message, error.hint) from error
+            if isinstance(error, psycopg2.Error):
+                words = error.diag.message_primary or "the connection was lost"
+                raise SourceError("RESTORE_STOPPED", f"The server ended the restore: {words}.", _STOPPED) from error
             raise
     verdict = verdict_of(checks)
     with progress.stage("name"):
@@ -137,6 +146,27 @@ def restore_backup(
         full_seconds=full,
         stage_seconds=dict(progress.seconds),
     )
+
+
+def _compared(
+    manifest: Manifest, restored: Restored, server: RestoreServer, spool: Path, *, jobs: int, progress: Progress
+) -> tuple[CheckResult, ...]:
+    """The comparisons; left open where they cannot be made, because the data is there by now and must not be lost."""
+    import psycopg2
+
+    try:
+        return compare_restored(manifest, restored, server, spool, jobs=jobs, progress=progress).checks
+    except BackupError as error:
+        code, reason, hint = error.code, error.message, error.hint
+    except psycopg2.Error as error:
+        code, hint = "SERVER_FAILED", _STOPPED
+        reason = f"the server ended the comparison: {error.diag.message_primary or 'the connection was lost'}"
+    rows, contents, schema, sequences = (
+        not_verified(name, reason, code=code, hint=hint)
+        for name in ("rows_equal", "contents_equal", "schema_equal", "sequences_equal")
+    )
+    clean = restore_clean(restored, contents)
+    return everything_included(manifest.omissions), clean, rows, contents, schema, sequences
 
 
 def _sound_manifest(entry: Entry) -> Manifest:

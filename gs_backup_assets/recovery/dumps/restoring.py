@@ -10,13 +10,14 @@ from pathlib import Path
 
 from gs_backup_assets.catalogue.manifest import Manifest
 from gs_backup_assets.errors import NotVerifiable
-from gs_backup_assets.postgres.connection import Target, connect
+from gs_backup_assets.postgres.connection import Connection, Target, connect, query
 from gs_backup_assets.postgres.restore import (
     RestoreError,
     add_not_valid,
     apply_globals,
     restore_sections,
     trace_causes,
+    without_data,
 )
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.dumps.critical_first import split_dump
@@ -32,13 +33,15 @@ _LOST = re.compile(r"server closed the connection|terminating connection|the dat
 class Restored:
     """A restored database: the errors on the way, and the foreign keys that could only be added as NOT VALID.
 
-    `roles_before` are the roles that the server had already: they were left as they are.
+    `roles_before` are the roles that the server had already: they were left as they are. `not_analyzed` says which
+    tables have no planner statistics, and why.
     """
 
     target: Target
     errors: tuple[RestoreError, ...]
     not_valid: tuple[str, ...]
     roles_before: frozenset[str] = frozenset()
+    not_analyzed: tuple[str, ...] = ()
 
 
 def restore_fetched(
@@ -87,8 +90,8 @@ def restore_fetched(
         with connect(target, settings={"session_replication_role": "replica"} if server.owners else {}) as connection:
             not_valid = add_not_valid(connection, errors)
     with progress.stage("analyze"):
-        analyze(target)
-    return Restored(target, tuple(errors), not_valid, roles)
+        not_analyzed = analyze(target)
+    return Restored(target, tuple(errors), not_valid, roles, not_analyzed)
 
 
 def _create(server: RestoreServer, database: str, manifest: Manifest) -> Target:
@@ -126,7 +129,37 @@ def _only_too_new(error: RestoreError, server: RestoreServer) -> bool:
     return server.release.major < server.toolchain.release.major and error.command == "SET transaction_timeout = 0;"
 
 
-def analyze(target: Target, tables: Sequence[str] = ()) -> None:
-    """Planner statistics: without them the application times out after a restore. `tables` are quoted names."""
-    with connect(target) as connection, connection.cursor() as cursor:
-        cursor.execute("ANALYZE " + ", ".join(tables))
+_ANALYZABLE = """
+SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't' ORDER BY c.oid
+"""
+
+
+def analyze(target: Target, tables: Sequence[str] = ()) -> tuple[str, ...]:
+    """Planner statistics: without them the application times out after a restore. `tables` are quoted names.
+
+    A table of which the server refuses them costs no other its own: a partition on a foreign server that cannot be
+    reached, a function that fails. Returns each with the server's reason. psycopg2.Error when the server is gone.
+    """
+    with connect(target) as connection:
+        if not _refusal(connection, "ANALYZE " + ", ".join(tables)):
+            return ()
+        refused = []
+        for table in tables or [name for (name,) in query(connection, _ANALYZABLE)]:
+            if reason := _refusal(connection, f"ANALYZE {table}"):
+                refused.append(f"{table}: {reason}")
+        return tuple(refused)
+
+
+def _refusal(connection: Connection, statement: str) -> str:
+    """Why the server refuses, without anything out of a row; empty when it does not."""
+    import psycopg2
+
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    except psycopg2.Error as error:
+        if connection.closed:
+            raise
+        return without_data("RESTORE_ERROR", "", error.diag.message_primary or "no reason given")
+    return ""

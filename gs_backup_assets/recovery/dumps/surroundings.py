@@ -51,11 +51,11 @@ def properties_differ(source: DatabaseProperties | None, restored: DatabasePrope
 
 
 def views_differ(source: Sequence[Omission], restored: Sequence[Omission]) -> list[Finding]:
-    """Materialized views that are populated on one side only."""
+    """Materialized views that are populated on one side only: without rows here, or with some that nobody expects."""
     mine, yours = ({o.name for o in omissions if o.kind == _UNPOPULATED} for omissions in (source, restored))
     return [
         Finding(
-            code="MATERIALIZED_VIEW_DIFFERS",
+            code="MATERIALIZED_VIEW_DIFFERS" if name in mine else "MATERIALIZED_VIEW_UNPOPULATED",
             message=f"{name} is {'not populated' if name in mine else 'populated'} in the source, and otherwise here.",
             hint=_HINT,
         )

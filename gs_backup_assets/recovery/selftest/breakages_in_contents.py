@@ -298,7 +298,7 @@ SCHEMA: tuple[Breakage, ...] = (
     _changed(
         "view_emptied",
         "a materialized view is not populated",
-        "MATERIALIZED_VIEW_DIFFERS",
+        "MATERIALIZED_VIEW_UNPOPULATED",
         'REFRESH MATERIALIZED VIEW "TeacherMonthlyIncome" WITH NO DATA',
     ),
     _changed(

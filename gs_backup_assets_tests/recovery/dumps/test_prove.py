@@ -181,6 +181,44 @@ def test_an_event_trigger_or_setting_of_the_source_does_not_stop_a_proof(
     assert record.verdict is Verdict.PROVEN, failures(record)
 
 
+def test_a_foreign_server_out_of_reach_is_not_held_against_the_backup(
+    empty_database: Target, tmp_path: Path, prover: RestoreServer
+) -> None:
+    """A partition on another server costs the statistics of its table; a view of such rows cannot be filled here."""
+    execute(
+        empty_database,
+        "CREATE EXTENSION postgres_fdw",
+        "CREATE SERVER archive FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1')",
+        "CREATE USER MAPPING FOR PUBLIC SERVER archive OPTIONS (user 'u', password 'p')",
+        "CREATE TABLE t (id integer, year integer) PARTITION BY LIST (year)",
+        "CREATE TABLE t_now PARTITION OF t FOR VALUES IN (2026)",
+        "CREATE FOREIGN TABLE t_then PARTITION OF t FOR VALUES IN (2020) SERVER archive",
+        "INSERT INTO t VALUES (1, 2026)",
+    )
+    chain = chain_in(tmp_path)
+    _, record = chain.take_and_prove(empty_database, prover)
+    clean = next(check for check in record.checks if check.name == "restore_clean")
+    assert record.verdict is Verdict.PROVEN, failures(record)
+    assert [(f.code, "public.t:" in f.message) for f in clean.findings] == [("NOT_ANALYZED", True)]
+    execute(
+        empty_database,
+        "CREATE MATERIALIZED VIEW m AS SELECT 1 AS one",
+        "CREATE MATERIALIZED VIEW of_m AS SELECT * FROM m",
+        # As if it had been filled while the server could be reached: with the definition of another view.
+        "CREATE VIEW far AS SELECT id FROM t_then",
+        "CREATE FUNCTION far() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM public.t_now'",
+        "CREATE MATERIALIZED VIEW n AS SELECT far()",
+        "CREATE MATERIALIZED VIEW of_n AS SELECT * FROM n",
+        "CREATE OR REPLACE FUNCTION far() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM public.far'",
+    )
+    _, record = chain.take_and_prove(empty_database, prover)
+    assert record.verdict is Verdict.NOT_VERIFIED, failures(record)
+    clean = next(check for check in record.checks if check.name == "restore_clean")
+    assert {f.code for f in clean.findings} == {"FOREIGN_DATA_UNREACHABLE", "DEPENDS_ON_UNPOPULATED", "NOT_ANALYZED"}
+    schema = next(check for check in record.checks if check.name == "schema_equal")
+    assert (schema.status, codes(schema)) == (Status.NOT_VERIFIED, {"MATERIALIZED_VIEW_UNPOPULATED"})
+
+
 def test_a_server_that_dies_leaves_the_proof_open(server17: Cluster, empty_database: Target, tmp_path: Path) -> None:
     chain = chain_in(tmp_path)
     chain.take(empty_database)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ import psycopg2
 import pytest
 
 from gs_backup_assets.catalogue.catalogue import Entry
-from gs_backup_assets.catalogue.verdict import Verdict
+from gs_backup_assets.catalogue.verdict import Status, Verdict
 from gs_backup_assets.errors import BackupError, ConfigError, ProofFailed, SourceError
 from gs_backup_assets.postgres.cluster import Cluster, drop_database
 from gs_backup_assets.postgres.connection import Target, connect, query
-from gs_backup_assets.progress import Progress
+from gs_backup_assets.progress import Progress, Silent
 from gs_backup_assets.recovery.dumps.naming import half_restored, name_beside, working_name
 from gs_backup_assets.recovery.dumps.restore import RestoreOutcome, restore_backup
 from gs_backup_assets.sample.generate import load_sample
@@ -56,8 +56,10 @@ def into(server17: Cluster) -> Iterator[Target]:
             drop_database(connection, name)
 
 
-def restore(chain: Chain, into: Target, entry: Entry | None = None, **options: Any) -> RestoreOutcome:
-    return restore_backup(chain.settings, chain.store, entry or chain.entry, into, Progress(), **options)
+def restore(
+    chain: Chain, into: Target, entry: Entry | None = None, progress: Progress | None = None, **options: Any
+) -> RestoreOutcome:
+    return restore_backup(chain.settings, chain.store, entry or chain.entry, into, progress or Progress(), **options)
 
 
 def old_database(server: Cluster, *statements: str) -> None:
@@ -220,6 +222,33 @@ def test_what_is_not_equal_replaces_nothing(chain: Chain, into: Target, server17
     assert outcome.database.startswith("wanted_restored_2")
     assert rows(into, "SELECT sum(id) FROM old") == [(83,)]
     assert databases(server17) == ["wanted", outcome.database]
+
+
+class AtStage(Silent):
+    """Does something when a stage begins."""
+
+    def __init__(self, stage: str, action: Callable[[], None]) -> None:
+        self.stage, self.action = stage, action
+
+    def stage_started(self, stage: str) -> None:
+        if stage == self.stage:
+            self.action()
+
+
+def test_data_that_cannot_be_compared_is_not_thrown_away(chain: Chain, into: Target, server17: Cluster) -> None:
+    def close() -> None:
+        (name,) = [name for name in databases(server17) if name != "wanted"]
+        execute(server17.target(), f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+
+    outcome = restore(chain, into, progress=Progress(AtStage("equality", close)))
+    assert (outcome.verdict, outcome.database) == (Verdict.NOT_VERIFIED, "wanted")
+    assert {check.name: check.status for check in outcome.checks} == {
+        "everything_included": Status.PASSED,
+        "restore_clean": Status.PASSED,
+        **dict.fromkeys(("rows_equal", "contents_equal", "schema_equal", "sequences_equal"), Status.NOT_VERIFIED),
+    }
+    execute(server17.target(), "ALTER DATABASE wanted ALLOW_CONNECTIONS true")
+    assert rows(into, 'SELECT count(*) > 0 FROM public."User"') == [(True,)]
 
 
 def test_what_is_not_equal_does_not_get_the_wanted_name(chain: Chain, into: Target, server17: Cluster) -> None:
