@@ -32,8 +32,8 @@ class Counts:
 class Shipper:
     """The way from the spool to the archive. `step` is called often, from one thread.
 
-    `archived` are the whole segments that the archive has, as far as is known. `failure` is why the last try failed,
-    until one succeeds.
+    `archived` are the whole segments that the archive has, as far as is known. A file that was refused is tried again
+    behind all that were not, the one refused longest ago first: what is wrong with it alone keeps nothing else here.
     """
 
     def __init__(self, spool: Spool, archive: WalArchive, archived: set[Segment], begun: set[Segment]) -> None:
@@ -44,7 +44,7 @@ class Shipper:
         self._begun = begun
         self.archived = archived
         self.counts = Counts()
-        self.failure: BackupError | None = None
+        self._refused: dict[Path, BackupError] = {}
         self.receive_again = False
 
     def step(self, now: float) -> None:
@@ -63,8 +63,11 @@ class Shipper:
             (path, None, self._history(timeline, path)) for timeline, path in self._spool.histories().items()
         ]
         files += [(path, segment, self._segment(segment, path)) for segment, path in self._spool.whole().items()]
-        most = AT_A_TIME if self.failure is None else 1
-        for path, segment, job_of in files:
+        there = {path for path, _, _ in files}
+        self._refused = {path: error for path, error in self._refused.items() if path in there}
+        turns = {path: turn for turn, path in enumerate(self._refused)}
+        most = AT_A_TIME if self._pause == _FIRST_PAUSE else 1
+        for path, segment, job_of in sorted(files, key=lambda file: turns.get(file[0], -1)):
             if len(self._jobs) >= most:
                 return
             if path not in self._jobs:
@@ -74,6 +77,11 @@ class Shipper:
     def idle(self) -> bool:
         """Whether nothing is left to be brought."""
         return not self._jobs and not self._spool.whole() and not self._spool.histories()
+
+    @property
+    def failure(self) -> BackupError | None:
+        """The newest refusal of a file that still waits."""
+        return next(reversed(self._refused.values()), None)
 
     def begun(self, segment: Segment) -> None:
         """Parts of this segment are about to be in the archive: they go when the whole one is there."""
@@ -90,10 +98,13 @@ class Shipper:
             if error.code == _DAMAGED:
                 self._spool.remove(path)
                 self.receive_again = True
-            self.failure, self._again = error, now + self._pause
+            self._refused.pop(path, None)
+            self._refused[path] = error
+            self._again = now + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             return
-        self.failure, self._pause, self._again = None, _FIRST_PAUSE, 0.0
+        self._refused.pop(path, None)
+        self._pause, self._again = _FIRST_PAUSE, 0.0
         if segment is None:
             self.counts.histories += 1
         else:

@@ -145,9 +145,15 @@ def _cluster(settings: DatabaseSettings, store: Store, system_identifier: str, s
 
 
 def _is_old(gap: Gap, logs: tuple[TimelineLog, ...], since: datetime) -> bool:
-    """Whether something that lies behind a gap was archived before a time."""
-    stored = [a.stored_at for log in logs for a in log.segments if a.segment.start >= gap.end and a.stored_at]
-    return min(stored, default=since) <= since
+    """Whether something that lies behind a gap was archived before a time.
+
+    A part is stored anew all the time: where there is nothing else behind the gap, it counts since when nothing was
+    added before it.
+    """
+    found = [(a, a.stored_at) for log in logs for a in log.segments if a.stored_at is not None]
+    behind = [at for archived, at in found if archived.segment.start >= gap.end and not archived.partial]
+    before = [at for archived, at in found if archived.segment.start < gap.end]
+    return (min(behind) if behind else max(before, default=since)) <= since
 
 
 def _timeline(log: TimelineLog) -> TimelineState:

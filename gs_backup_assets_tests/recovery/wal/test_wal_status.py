@@ -69,6 +69,14 @@ def test_status_of_every_kind(site: Site, server: Production) -> None:
     gap = status_of(site, 1)["clusters"][0]["gap"]
     assert gap["first"] == lost.segment.name and gap["segments"] == 1
     assert "WAL_GAP" in site.run("wal", "status", check=1).stdout
+    unfinished, *whole = sorted(behind, key=lambda archived: not archived.partial)
+    assert unfinished.partial
+    for archived in whole:
+        (site.folder / "backups" / archived.key).unlink()
+    (site.folder / "backups" / unfinished.key).touch()  # the stream stores it anew all the time
+    for archived in site.archive.segments(1)[:-1]:
+        os.utime(site.folder / "backups" / archived.key, (time.time() - 300, time.time() - 300))
+    assert status_of(site, 1)["clusters"][0]["gap"]["first"] == lost.segment.name
     server.stop()
     try:
         assert status_of(site, 1)["server"] is None

@@ -21,6 +21,7 @@ from gs_backup_assets_tests.recovery.dumps.test_disk_full import small_disk
 from gs_backup_assets_tests.recovery.wal.wal_site import (
     NAME,
     Site,
+    behind,
     drop_slot,
     everything_arrives,
     switch,
@@ -188,6 +189,29 @@ def test_a_damaged_file_of_the_spool_is_received_again(site: Site, server: Produ
         write(server, 20)
         everything_arrives(site)
         assert "WAL_GAP" not in stream.codes()
+
+
+def test_a_damaged_segment_of_the_archive_keeps_no_other_from_it(site: Site, server: Production) -> None:
+    """The stream's next start cannot compare it; what comes behind it is archived all the same."""
+    with site.streaming() as stream:
+        stream.wait_said("WAL_STREAMING")
+        write(server, 1)
+        switch(server)
+        everything_arrives(site)
+    newest = [archived for archived in site.archive.segments(1) if not archived.partial][-1]
+    path = site.folder / "backups" / newest.key
+    sound = path.read_bytes()
+    path.write_bytes(sound[: len(sound) // 2])
+    with site.streaming() as again:
+        again.wait_said("COMPRESSED_DAMAGED")
+        for _ in range(3):
+            server.sql("SELECT pg_logical_emit_message(false, 'a', 'b')")
+            switch(server)
+            wait_until(lambda: not behind(site, 1), what="the segment behind it is archived")
+        path.unlink()
+        again.wait_said("RECOVERED")
+        everything_arrives(site)
+    assert path.read_bytes() == sound
 
 
 def test_another_segment_under_a_name_stops_it(site: Site, server: Production) -> None:
