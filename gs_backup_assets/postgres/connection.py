@@ -202,10 +202,21 @@ def _setting_lists(settings: Mapping[str, str]) -> tuple[list[str], list[str]]:
 
 
 def query(connection: Connection, sql: str, parameters: Any = None) -> list[tuple[Any, ...]]:
-    """Run one statement and return all its rows."""
+    """Run one statement and return all its rows; SourceError (`NAME_UNREADABLE`) when a text in them is no UTF-8.
+
+    A name may be so in a database in SQL_ASCII, and a role's that was made in a database of another encoding.
+    """
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
-        return list(cursor.fetchall()) if cursor.description else []
+        try:
+            return list(cursor.fetchall()) if cursor.description else []
+        except UnicodeDecodeError:  # which shows the text, and that may be out of a row
+            raise SourceError(
+                "NAME_UNREADABLE",
+                f"A name that {connection.info.dbname} knows is not in UTF-8.",
+                "Look for roles and objects with other letters than ASCII's, and rename what was made in a database of"
+                " another encoding from there.",
+            ) from None
 
 
 @dataclass(frozen=True)

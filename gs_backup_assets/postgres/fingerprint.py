@@ -14,6 +14,7 @@ from gs_backup_assets.postgres.connection import Connection, Target, connect, qu
 from gs_backup_assets.postgres.inventory import Inventory, Relation, quote
 
 _SEQUENCES_PER_QUERY = 200
+_TABLES_PER_LOCK = 200
 _LARGE_OBJECT_BLOCK = 16 * 1024 * 1024  # bytes read at once: lo_get returns one value in memory
 
 
@@ -99,7 +100,8 @@ def take_fingerprint(
 
     Each worker has a connection of its own that imports `snapshot` (or reads what is there now when None).
     `advance` is told the bytes of each table read, and 0 now and then; what it raises ends the work.
-    Sequences are read once; see `sequences_again`.
+    With a snapshot, the tables are held against TRUNCATE and ALTER TABLE until all are read. Sequences are read once;
+    see `sequences_again`.
     """
     if level is Level.OFF:
         return Fingerprint(level=level)
@@ -113,6 +115,8 @@ def take_fingerprint(
         with _reader(target, snapshot) as connection:
             with lock:
                 open_connections.append(connection)
+            if snapshot is not None:
+                _hold(connection, order)
             while True:
                 with lock:
                     relation = next(todo, None)
@@ -166,6 +170,17 @@ def _reader(target: Target, snapshot: str | None) -> Iterator[Connection]:
             if snapshot is not None:
                 cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot,))
         yield connection
+
+
+def _hold(connection: Connection, tables: Sequence[Relation]) -> None:
+    """Lock the tables as pg_dump does, before the first is read: a snapshot does not keep them from being emptied.
+
+    TRUNCATE and an ALTER TABLE that rewrites take the rows from older snapshots as well (PostgreSQL manual, "Caveats"
+    of "Concurrency Control"), and pg_dump, which may end first, lets go of its locks then.
+    """
+    for start in range(0, len(tables), _TABLES_PER_LOCK):
+        names = ", ".join(f"ONLY {relation.qualified}" for relation in tables[start : start + _TABLES_PER_LOCK])
+        query(connection, f"LOCK TABLE {names} IN ACCESS SHARE MODE")
 
 
 def _any_failed(futures: Sequence[object]) -> bool:

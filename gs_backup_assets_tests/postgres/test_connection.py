@@ -157,3 +157,17 @@ def test_settings_of_another_major_are_skipped(any_server: Cluster) -> None:
         assert query(connection, "SHOW work_mem") == [("5MB",)]
         with pytest.raises(psycopg2.errors.UndefinedObject):
             query(connection, "SHOW no_such_setting")
+
+
+def test_a_name_in_another_encoding_is_told(server17: Cluster) -> None:
+    """Names of roles are kept in the encoding of the database that they were made in."""
+    admin = server17.target()
+    execute(admin, "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    try:
+        execute(server17.target("latin"), 'CREATE ROLE "Größe"')
+        with connect(admin) as connection, pytest.raises(SourceError) as caught:
+            query(connection, "SELECT rolname FROM pg_roles")
+        assert caught.value.code == "NAME_UNREADABLE"
+    finally:
+        execute(server17.target("latin"), 'DROP ROLE IF EXISTS "Größe"')
+        execute(admin, "DROP DATABASE latin")

@@ -12,6 +12,7 @@ from gs_backup_assets.postgres.cluster import Cluster
 from gs_backup_assets.postgres.connection import Target, connect, query
 from gs_backup_assets.postgres.fingerprint import Fingerprint, Level, sequences_again, take_fingerprint
 from gs_backup_assets.postgres.inventory import take_inventory
+from gs_backup_assets.postgres.snapshot import exported_snapshot
 from gs_backup_assets_tests.chain import execute
 from gs_backup_assets_tests.conftest import fresh_database
 
@@ -177,6 +178,32 @@ def test_a_listener_can_end_the_work_while_a_table_is_locked(empty_database: Tar
         with pytest.raises(KeyboardInterrupt):
             take_fingerprint(empty_database, inventory, level=Level.FULL, jobs=1, advance=advance)
         assert time.monotonic() - started < 10
+
+
+def test_a_table_that_waits_to_be_read_keeps_its_rows(empty_database: Target) -> None:
+    """To TRUNCATE is no matter of snapshots: an emptied table is empty for every reader, also an older one."""
+    execute(
+        empty_database,
+        "CREATE TABLE large AS SELECT n FROM generate_series(1, 9999) AS n",
+        'CREATE TABLE "sma""ll" AS SELECT n FROM generate_series(1, 5) AS n',
+    )
+    emptied: list[bool] = []
+
+    def advance(size: int) -> None:
+        if size and not emptied:
+            with connect(empty_database, settings={"lock_timeout": "100"}) as other:
+                try:
+                    query(other, 'TRUNCATE public."sma""ll"')
+                    emptied.append(True)
+                except psycopg2.errors.LockNotAvailable:
+                    emptied.append(False)
+
+    with exported_snapshot(empty_database) as snapshot:
+        taken = take_fingerprint(
+            empty_database, snapshot.inventory, level=Level.FULL, jobs=1, snapshot=snapshot.name, advance=advance
+        )
+    assert {table.name: table.rows for table in taken.tables} == {"large": 9999, 'sma"ll': 5}
+    assert emptied == [False]
 
 
 def test_a_worker_that_fails_ends_the_others(empty_database: Target) -> None:

@@ -206,6 +206,11 @@ def _show(state: SequenceState) -> str:
     return f"{state.last_value}{'' if state.is_called else ' (not called)'}"
 
 
+def _in_every_database(item: SchemaObject) -> bool:
+    """PL/pgSQL: pg_dump lists it only where somebody made it anew, and no restore does."""
+    return (item.type, item.name) in (("EXTENSION", "plpgsql"), ("COMMENT", "EXTENSION plpgsql"))
+
+
 def _identity(item: SchemaObject) -> tuple[str, str, str, str]:
     """Labels are ambiguous (dots in names), and default privileges are told apart by whose they are only."""
     return item.type, item.object_schema, item.name, item.owner if item.is_privilege else ""
@@ -224,8 +229,10 @@ def schema_equal(
 
     `around` is what `surroundings` found to differ about the objects' surroundings.
     """
-    mine = {_identity(o): o for o in source if owners or not o.is_privilege}
-    yours = {_identity(o): o for o in restored if owners or not o.is_privilege}
+    mine, yours = (
+        {_identity(o): o for o in side if (owners or not o.is_privilege) and not _in_every_database(o)}
+        for side in (source, restored)
+    )
     findings = [*around]
     for identity in sorted({*mine, *yours}):
         a, b = mine.get(identity), yours.get(identity)

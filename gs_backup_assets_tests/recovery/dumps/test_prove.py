@@ -169,6 +169,8 @@ def test_an_event_trigger_or_setting_of_the_source_does_not_stop_a_proof(
         empty_database,
         "CREATE TABLE t (id integer)",
         "CREATE MATERIALIZED VIEW m AS SELECT * FROM t",
+        "DROP EXTENSION plpgsql",
+        "CREATE EXTENSION plpgsql",  # with an OID of its own, pg_dump takes it for the user's
         "CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$$",
         "CREATE EVENT TRIGGER no_ddl ON ddl_command_start EXECUTE FUNCTION no()",
     )
