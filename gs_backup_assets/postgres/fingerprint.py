@@ -111,11 +111,11 @@ def take_fingerprint(
     lock = Lock()
     open_connections: list[Connection] = []
 
-    def work() -> None:
+    def work(number: int) -> None:
         with _reader(target, snapshot) as connection:
             with lock:
                 open_connections.append(connection)
-            if snapshot is not None:
+            if snapshot is not None and number == 0:  # one for all: a server has room for so many locks only
                 _hold(connection, order)
             while True:
                 with lock:
@@ -128,7 +128,7 @@ def take_fingerprint(
     with _reader(target, snapshot) as connection:
         sequences = _print_sequences(connection, inventory.sequences)
         pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="fingerprint")
-        futures = [pool.submit(work) for _ in range(max(1, jobs))]
+        futures = [pool.submit(work, number) for number in range(max(1, jobs))]
         try:
             large_objects = _print_large_objects(connection, level) if inventory.large_objects_readable else None
             while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done and not _any_failed(futures):
