@@ -58,7 +58,8 @@ class ReadWal:
     """The commits in a run of segments, in the log's order, and `end`: the position after the last whole record.
 
     A server that replays these segments comes exactly to there. What follows is the beginning of a record that goes on
-    in a segment, or in a part of one, that is not there; or nothing.
+    in a segment, or in a part of one, that is not there; or nothing. It is the first segment's start when no record
+    that begins there is whole: then the log ends with a record from before.
     """
 
     commits: tuple[Commit, ...]
@@ -73,7 +74,7 @@ def read_wal(toolchain: Toolchain, folder: Path, first: Segment, last: Segment, 
     (`WAL_DAMAGED`) when the log cannot be read up to there, ProgramError when pg_waldump does not work.
     """
     finished = _dump(toolchain, folder, first, last, end=end, manager="Transaction")
-    stop = _end_of(finished, folder, first, last, end=end)
+    stop = _before_header(_end_of(finished, folder, first, last, end=end), first.size)
     return ReadWal(tuple(_commits(finished.stdout)), stop)
 
 
@@ -231,7 +232,7 @@ class _Log:
         return head.ljust(_RECORD.size, b"\0")
 
     def _header_bytes(self, position: int) -> int:
-        return _LONG_HEADER_BYTES if position % self._first.size == 0 else _SHORT_HEADER_BYTES
+        return _header_bytes(position, self._first.size)
 
     def _read(self, position: int, count: int) -> bytes:
         """Bytes of the segment that holds the position, not beyond its end."""
@@ -239,6 +240,17 @@ class _Log:
         with open(self._folder / segment.name, "rb") as file:
             file.seek(position - segment.start.value)
             return file.read(count)
+
+
+def _before_header(position: Lsn, segment_bytes: int) -> Lsn:
+    """A record that fills its page ends there, for the server, and not behind the header of the next one."""
+    within = position.value % PAGE_BYTES
+    page = position.value - within
+    return Lsn(page) if within == _header_bytes(page, segment_bytes) else position
+
+
+def _header_bytes(page: int, segment_bytes: int) -> int:
+    return _LONG_HEADER_BYTES if page % segment_bytes == 0 else _SHORT_HEADER_BYTES
 
 
 def _aligned(position: int) -> int:

@@ -178,7 +178,7 @@ def test_nothing_but_a_page_header_is_no_damage(log: Log, tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[:40] + bytes(mine.whole.size - 40))
     end = Lsn(mine.whole.start.value + PAGE_BYTES)
     read = read_wal(mine.toolchain, mine.folder, mine.whole, mine.whole, end=end)
-    assert read.commits == () and read.end == Lsn(mine.whole.start.value + 40)
+    assert read.commits == () and read.end == mine.whole.start, "where the record before it ends, for a server"
 
 
 @pytest.mark.parametrize("what", ["byte", "length", "zeros"])
@@ -253,7 +253,7 @@ def test_the_end_is_the_one_of_the_last_whole_record_wherever_the_bytes_end(roll
     segment, size = rolled.segment, rolled.segment.size
     pages = range(4 * PAGE_BYTES, size, 16 * PAGE_BYTES)
     within = [random.Random(place).randrange(4 * PAGE_BYTES, size, 8) for place in range(24)]
-    for cut in sorted({*pages, *within, size - 8, size}):
+    for cut in sorted({48, *pages, *within, size - 8, size}):
         (tmp_path / segment.name).write_bytes(rolled.data[:cut] + bytes(size - cut))
         end = Lsn(segment.start.value + cut)
         read = read_wal(rolled.toolchain, tmp_path, segment, segment, end=None if cut == size else end)

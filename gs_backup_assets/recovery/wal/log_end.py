@@ -128,9 +128,10 @@ class LogReader:
         while hi > 0:
             lo = _same_timeline(segments, max(0, hi - size), hi)
             read = self._read(segments, lo, hi, end)
-            stop = stop or read.end
+            if stop is None and (lo == 0 or read.end > segments[lo].segment.start):
+                stop = read.end  # else one record fills the whole block: the last whole one lies before it
             if read.commits:
-                return read.commits[-1], max(commit.at for commit in read.commits), stop
+                return read.commits[-1], max(commit.at for commit in read.commits), stop or read.end
             # One segment more than is new: a commit's record may begin in one and end in the next.
             hi = lo + 1 if lo > 0 and hi - lo > 1 and segments[lo - 1].segment.next == segments[lo].segment else lo
             size = min(size * 2, _LARGEST_BLOCK)

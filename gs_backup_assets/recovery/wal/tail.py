@@ -93,7 +93,7 @@ def _read(archive: WalArchive, segments: Sequence[Archived], begin: Lsn) -> Tail
                 damage, end, after, known_end = error, archived.segment.start, None, False
                 continue
             if not known_end:
-                end, known_end = read.end, True
+                end, known_end = read.end, read.end > first.start  # one record may fill all of it
             if read.commits:
                 return Tail(end, read.commits[-1], damage)
             after = archived

@@ -9,13 +9,14 @@ from __future__ import annotations
 import random
 import threading
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.postgres.connection import Target, connect
+from gs_backup_assets.recovery.wal.survey import survey_archive
 from gs_backup_assets_tests.processes import wait_until
 from gs_backup_assets_tests.recovery.point_in_time.recover_site import Site, ids, site
 
@@ -104,3 +105,12 @@ def test_a_log_that_ends_within_a_record_is_recovered_to_the_last_whole_one(majo
             assert len(ids(found)) == 20000
         with pytest.raises(BackupError, match="TARGET_AFTER_END"):
             one.plan(str(plan.segments[-1].end))
+        # And a record that fills more segments than are read at a time, but for its end.
+        one.server.sql("SELECT pg_logical_emit_message(true, 'one record', repeat('x', 5 << 20))")
+        one.archive(partial=False)
+        with one.recovered("latest") as found:
+            assert found.achieved.lsn == found.plan.end
+            looked = survey_archive(
+                one.settings, one.vault.primary, one.system_identifier(), now=datetime.now(timezone.utc)
+            )
+            assert looked.end == found.plan.end
