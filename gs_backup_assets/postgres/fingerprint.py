@@ -15,6 +15,11 @@ from gs_backup_assets.postgres.inventory import Inventory, Relation, quote
 
 _SEQUENCES_PER_QUERY = 200
 _TABLES_PER_LOCK = 200
+_LOCKS_PER_TABLE = 4  # pg_dump's, the one that holds it, and a reader's on it and on its index
+_ROOM_FOR_LOCKS = """
+SELECT current_setting('max_locks_per_transaction')::int
+     * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)
+"""
 _LARGE_OBJECT_BLOCK = 16 * 1024 * 1024  # bytes read at once: lo_get returns one value in memory
 
 
@@ -100,8 +105,8 @@ def take_fingerprint(
 
     Each worker has a connection of its own that imports `snapshot` (or reads what is there now when None).
     `advance` is told the bytes of each table read, and 0 now and then; what it raises ends the work.
-    With a snapshot, the tables are held against TRUNCATE and ALTER TABLE until all are read. Sequences are read once;
-    see `sequences_again`.
+    With a snapshot, the tables are held against TRUNCATE and ALTER TABLE until all are read, where the server has room
+    for so many locks. Sequences are read once; see `sequences_again`.
     """
     if level is Level.OFF:
         return Fingerprint(level=level)
@@ -176,8 +181,12 @@ def _hold(connection: Connection, tables: Sequence[Relation]) -> None:
     """Lock the tables as pg_dump does, before the first is read: a snapshot does not keep them from being emptied.
 
     TRUNCATE and an ALTER TABLE that rewrites take the rows from older snapshots as well (PostgreSQL manual, "Caveats"
-    of "Concurrency Control"), and pg_dump, which may end first, lets go of its locks then.
+    of "Concurrency Control"), and pg_dump, which may end first, lets go of its locks then. Of so many tables that there
+    might be no lock left for others, none is held: then an emptied one shows as a difference.
     """
+    ((room,),) = query(connection, _ROOM_FOR_LOCKS)
+    if len(tables) * _LOCKS_PER_TABLE > room:
+        return
     for start in range(0, len(tables), _TABLES_PER_LOCK):
         names = ", ".join(f"ONLY {relation.qualified}" for relation in tables[start : start + _TABLES_PER_LOCK])
         query(connection, f"LOCK TABLE {names} IN ACCESS SHARE MODE")

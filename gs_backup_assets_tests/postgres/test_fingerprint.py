@@ -206,6 +206,28 @@ def test_a_table_that_waits_to_be_read_keeps_its_rows(empty_database: Target) ->
     assert emptied == [False]
 
 
+def test_of_more_tables_than_the_server_can_well_lock_none_is_held(empty_database: Target) -> None:
+    """The room for locks is production's as well."""
+    execute(
+        empty_database,
+        "DO $$BEGIN FOR i IN 1..1000 LOOP EXECUTE format('CREATE TABLE t%s AS SELECT 1 AS n', i); END LOOP; END$$",
+    )
+    held: list[int] = []
+
+    def advance(size: int) -> None:
+        if size and not held:
+            with connect(empty_database) as other:
+                locks = "SELECT count(*) FROM pg_locks WHERE relation::regclass::text ~ '^(public\\.)?t[0-9]+$'"
+                held.append(int(query(other, locks)[0][0]))
+                raise KeyboardInterrupt
+
+    with exported_snapshot(empty_database) as snapshot, pytest.raises(KeyboardInterrupt):
+        take_fingerprint(
+            empty_database, snapshot.inventory, level=Level.FULL, jobs=1, snapshot=snapshot.name, advance=advance
+        )
+    assert held and held[0] < 1000
+
+
 def test_a_worker_that_fails_ends_the_others(empty_database: Target) -> None:
     execute(empty_database, "CREATE TABLE small (id integer)", "CREATE TABLE t (id integer)")
     with connect(empty_database) as connection:
