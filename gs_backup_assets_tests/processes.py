@@ -52,8 +52,8 @@ def kill(pid: int, number: signal.Signals) -> None:
 
 
 @contextmanager
-def open_folder() -> Iterator[Path]:
+def open_folder(parent: Path | None = None) -> Iterator[Path]:
     """A folder that the account of servers may enter; pytest's own are private."""
-    with tempfile.TemporaryDirectory(prefix="gs-test-") as name:
+    with tempfile.TemporaryDirectory(prefix="gs-test-", dir=parent) as name:
         Path(name).chmod(0o755)
         yield Path(name)

@@ -38,6 +38,10 @@ PAGES = sorted(path.name for path in RUNBOOKS.glob("*.md"))
 pytestmark = pytest.mark.timeout(900)
 
 
+# The doctor does not take a spool in memory for good, and TMPDIR may be in memory.
+ON_DISK = Path("/var/tmp")
+
+
 def page(name: str) -> str:
     return (RUNBOOKS / name).read_text(encoding="utf-8")
 
@@ -52,7 +56,7 @@ def server() -> Iterator[Production]:
 @pytest.fixture(scope="module")
 def template(server: Production) -> Iterator[Ground]:
     """A project that is as it should be: a proven dump, a base backup, the log, all of it off-site, and a drill."""
-    with open_folder() as folder, open_folder() as cache:
+    with open_folder(ON_DISK) as folder, open_folder(ON_DISK) as cache:
         write_config(folder)
         made = Ground(server, folder, {**environment_of(server, folder, cache), "GS_BACKUP_KEY": new_raw_key()})
         with pytest.MonkeyPatch.context() as patch:
@@ -69,7 +73,7 @@ def template(server: Production) -> Iterator[Ground]:
 
 @pytest.fixture
 def ground(template: Ground, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
-    with open_folder() as folder:
+    with open_folder(ON_DISK) as folder:
         made = copy_of(template, folder)
         for name in ("DATABASE_URL", "GS_BACKUP_KEY"):
             monkeypatch.setenv(name, made.environment[name])

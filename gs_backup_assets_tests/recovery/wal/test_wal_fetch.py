@@ -199,6 +199,11 @@ def test_a_standby_recovers_by_it(major: int) -> None:
         push = command(site, "push %p")
         server.configure(archive_mode="on", archive_command=push)
         server.restart()
+        write(server, 1)
+        switch(server)
+        # A standby takes an archive that nothing was ever put to for a wrong one.
+        archived = "SELECT last_archived_wal IS NOT NULL FROM pg_stat_archiver"
+        wait_until(lambda: server.sql(archived)[0][0] is True, what="the archive has begun")
         with server.standby(settings={"restore_command": command(site, "fetch %f %p")}) as standby:
             standby.stop()
             standby.configure(primary_conninfo="")
