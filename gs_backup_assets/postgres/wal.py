@@ -19,6 +19,8 @@ DEFAULT_SEGMENT_BYTES = 16 << 20
 _SEGMENT = re.compile(r"[0-9A-F]{24}")
 _HISTORY = re.compile(r"[0-9A-F]{8}\.history")
 _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
+SHORT_HEADER_BYTES = 24
+LONG_HEADER_BYTES = 40
 _LONG_HEADER = 0x0002  # XLP_LONG_HEADER
 # xlp_magic, xlp_info, xlp_tli, xlp_pageaddr, xlp_rem_len; then, in a segment's first page, after 4 bytes of padding:
 # xlp_sysid, xlp_seg_size, xlp_xlog_blcksz.
@@ -140,6 +142,16 @@ def read_header(data: bytes) -> PageHeader | None:
     if segment_bytes <= PAGE_BYTES or segment_bytes & (segment_bytes - 1):
         return None
     return PageHeader(magic, timeline, Lsn(address), str(system), segment_bytes)
+
+
+def header_bytes(page: int, segment_bytes: int) -> int:
+    """How long the header of the page at a position is: a segment's first page has a longer one."""
+    return SHORT_HEADER_BYTES if page % segment_bytes else LONG_HEADER_BYTES
+
+
+def aligned(position: int) -> int:
+    """The position, or number of bytes, rounded up to where a record may begin."""
+    return (position + 7) & ~7
 
 
 def written_bytes(data: bytes | memoryview, segment: Segment) -> int:

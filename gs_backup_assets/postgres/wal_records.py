@@ -9,10 +9,16 @@ from __future__ import annotations
 import struct
 from functools import cache
 
-from gs_backup_assets.postgres.wal import PAGE_BYTES, Lsn, Segment, written_bytes
+from gs_backup_assets.postgres.wal import (
+    LONG_HEADER_BYTES,
+    PAGE_BYTES,
+    SHORT_HEADER_BYTES,
+    Lsn,
+    Segment,
+    aligned,
+    written_bytes,
+)
 
-_LONG_HEADER_BYTES = 40
-_SHORT_HEADER_BYTES = 24
 _RECORD_HEADER_BYTES = 24
 _CRC_AT = 20
 _REMAINING_AT = 16  # xlp_rem_len: what of a record goes on in this page
@@ -28,7 +34,7 @@ def written_end(data: bytes, segment: Segment) -> Lsn:
     pages = written_bytes(data, segment)
     if pages == 0:
         return segment.start
-    by_bytes = _aligned(len(data[:pages].rstrip(b"\0")))
+    by_bytes = aligned(len(data[:pages].rstrip(b"\0")))
     return Lsn(segment.start.value + max(by_bytes, _end_of_records(data, pages)))
 
 
@@ -36,11 +42,11 @@ def _end_of_records(data: bytes, pages: int) -> int:
     """Where the last complete record ends that begins in the segment; 0 when there is none."""
     # What goes on from the segment before has its sum there: it is skipped, and proves nothing by itself.
     (remaining,) = struct.unpack_from("<I", data, _REMAINING_AT)
-    at = _walk(_LONG_HEADER_BYTES, _aligned(remaining))
+    at = _walk(LONG_HEADER_BYTES, aligned(remaining))
     last: tuple[int, int] | None = None
     while (start := _past_header(at)) < pages:
         (length,) = struct.unpack_from("<I", data, start)
-        end = _walk(start, _aligned(length))
+        end = _walk(start, aligned(length))
         if length < _RECORD_HEADER_BYTES or end > pages:
             break
         last, at = (start, length), end
@@ -52,7 +58,7 @@ def _end_of_records(data: bytes, pages: int) -> int:
 
 def _past_header(at: int) -> int:
     """A record never begins in a page header."""
-    return at + _SHORT_HEADER_BYTES if at % PAGE_BYTES == 0 else at
+    return at + SHORT_HEADER_BYTES if at % PAGE_BYTES == 0 else at
 
 
 def _walk(at: int, length: int) -> int:
@@ -62,7 +68,7 @@ def _walk(at: int, length: int) -> int:
         if length <= room:
             return at + length
         length -= room
-        at += room + _SHORT_HEADER_BYTES
+        at += room + SHORT_HEADER_BYTES
 
 
 def _gather(data: bytes, at: int, length: int) -> bytes:
@@ -72,7 +78,7 @@ def _gather(data: bytes, at: int, length: int) -> bytes:
         room = min(PAGE_BYTES - at % PAGE_BYTES, length)
         pieces.append(data[at : at + room])
         length -= room
-        at += room + _SHORT_HEADER_BYTES
+        at += room + SHORT_HEADER_BYTES
     return b"".join(pieces)
 
 
@@ -98,7 +104,3 @@ def _crc32c(data: bytes) -> int:
     for byte in data:
         value = table[(value ^ byte) & 0xFF] ^ (value >> 8)
     return value ^ 0xFFFFFFFF
-
-
-def _aligned(length: int) -> int:
-    return (length + 7) & ~7

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.postgres.toolchain import Toolchain
-from gs_backup_assets.postgres.wal import PAGE_BYTES, Lsn, Segment
+from gs_backup_assets.postgres.wal import LONG_HEADER_BYTES, PAGE_BYTES, Lsn, Segment, aligned, header_bytes
 from gs_backup_assets.system.programs import Finished, run
 
 _SECONDS = 600.0
@@ -28,8 +28,6 @@ _POINT = re.compile(_LINE.format(manager="XLOG") + r"desc: RESTORE_POINT (?P<nam
 # What pg_waldump says at the first record that it cannot read: it names the one before it, or where it searched.
 _AFTER_RECORD = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+): (.*)")
 _NO_RECORD = re.compile(r"could not find a valid record after ([0-9A-F]+/[0-9A-F]+)")
-_SHORT_HEADER_BYTES = 24
-_LONG_HEADER_BYTES = 40
 _RECORD = struct.Struct("=IIQBB2x4x")  # xl_tot_len, xl_xid, xl_prev, xl_info, xl_rmid, padding, xl_crc
 _PAGE = struct.Struct("=HHIQI")  # xlp_magic, xlp_info, xlp_tli, xlp_pageaddr, xlp_rem_len
 _CONTINUES = 0x0001  # XLP_FIRST_IS_CONTRECORD
@@ -173,12 +171,12 @@ class _Log:
         magic, information, _, address, rest = _PAGE.unpack(self._read(page, _PAGE.size))
         if magic == 0 or address != page:
             return None
-        begin = page + self._header_bytes(page) + (_aligned(rest) if information & _CONTINUES else 0)
+        begin = page + header_bytes(page, self._first.size) + (aligned(rest) if information & _CONTINUES else 0)
         return begin if begin <= min(page + PAGE_BYTES, self._end) else None
 
     def _after_whole(self, position: int) -> int | None:
         """The position after the record that begins at a position; None when it is not there to its end."""
-        start = position if position % PAGE_BYTES else position + self._header_bytes(position)
+        start = position if position % PAGE_BYTES else position + header_bytes(position, self._first.size)
         if start + _RECORD.size > self._end:
             return None
         (length,) = struct.unpack("=I", self._read(start, 4))
@@ -188,7 +186,7 @@ class _Log:
     def first_record(self) -> Lsn:
         """Where the first record begins that begins here: a segment may begin with the rest of an older one."""
         _, information, _, _, rest = _PAGE.unpack(self._read(self._first.start.value, _PAGE.size))
-        begin = self._first.start.value + _LONG_HEADER_BYTES
+        begin = self._first.start.value + LONG_HEADER_BYTES
         return Lsn(self._skip(begin, rest) if information & _CONTINUES else begin)
 
     def ends_at(self, position: Lsn) -> bool:
@@ -204,7 +202,7 @@ class _Log:
         stop = self._skip(start, max(length, _RECORD.size)) if length else start
         while stop < self._end:
             page_end = stop - stop % PAGE_BYTES + PAGE_BYTES
-            begin = stop if stop % PAGE_BYTES else stop + self._header_bytes(stop)
+            begin = stop if stop % PAGE_BYTES else stop + header_bytes(stop, self._first.size)
             if any(self._read(begin, page_end - begin)):
                 return False
             stop = page_end
@@ -214,10 +212,10 @@ class _Log:
         """The aligned position after so many bytes of records; any position behind the end for one that is there."""
         while position <= self._end:
             if position % PAGE_BYTES == 0:
-                position += self._header_bytes(position)
+                position += header_bytes(position, self._first.size)
             room = PAGE_BYTES - position % PAGE_BYTES
             if length <= room:
-                return _aligned(position + length)
+                return aligned(position + length)
             length -= room
             position += room
         return position
@@ -228,11 +226,8 @@ class _Log:
         head = self._read(position, room)
         if room < _RECORD.size and position + room < self._end:
             page = position + room
-            head += self._read(page + self._header_bytes(page), _RECORD.size - room)
+            head += self._read(page + header_bytes(page, self._first.size), _RECORD.size - room)
         return head.ljust(_RECORD.size, b"\0")
-
-    def _header_bytes(self, position: int) -> int:
-        return _header_bytes(position, self._first.size)
 
     def _read(self, position: int, count: int) -> bytes:
         """Bytes of the segment that holds the position, not beyond its end."""
@@ -246,12 +241,4 @@ def _before_header(position: Lsn, segment_bytes: int) -> Lsn:
     """A record that fills its page ends there, for the server, and not behind the header of the next one."""
     within = position.value % PAGE_BYTES
     page = position.value - within
-    return Lsn(page) if within == _header_bytes(page, segment_bytes) else position
-
-
-def _header_bytes(page: int, segment_bytes: int) -> int:
-    return _LONG_HEADER_BYTES if page % segment_bytes == 0 else _SHORT_HEADER_BYTES
-
-
-def _aligned(position: int) -> int:
-    return (position + 7) // 8 * 8
+    return Lsn(page) if within == header_bytes(page, segment_bytes) else position
