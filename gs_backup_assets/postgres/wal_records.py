@@ -1,4 +1,4 @@
-"""Finds the end of what is really written in an unfinished segment, by walking its records. Pure.
+"""Walks the records of a segment, and finds the end of what is really written in an unfinished one. Pure.
 
 The layout is that of PostgreSQL's `access/xlogrecord.h` and `access/xlog_internal.h`: records begin at multiples of
 eight, go on over page headers, and carry a CRC-32C.
@@ -19,8 +19,8 @@ from gs_backup_assets.postgres.wal import (
     written_bytes,
 )
 
-_RECORD_HEADER_BYTES = 24
-_CRC_AT = 20
+RECORD_HEADER_BYTES = 24
+CRC_AT = 20
 _REMAINING_AT = 16  # xlp_rem_len: what of a record goes on in this page
 _POLYNOMIAL = 0x82F63B78
 
@@ -42,26 +42,27 @@ def _end_of_records(data: bytes, pages: int) -> int:
     """Where the last complete record ends that begins in the segment; 0 when there is none."""
     # What goes on from the segment before has its sum there: it is skipped, and proves nothing by itself.
     (remaining,) = struct.unpack_from("<I", data, _REMAINING_AT)
-    at = _walk(LONG_HEADER_BYTES, aligned(remaining))
+    at = walk(LONG_HEADER_BYTES, aligned(remaining))
     last: tuple[int, int] | None = None
-    while (start := _past_header(at)) < pages:
+    while (start := past_header(at)) < pages:
         (length,) = struct.unpack_from("<I", data, start)
-        end = _walk(start, aligned(length))
-        if length < _RECORD_HEADER_BYTES or end > pages:
+        end = walk(start, aligned(length))
+        if length < RECORD_HEADER_BYTES or end > pages:
             break
         last, at = (start, length), end
     if last is None:
         return 0
     # Those before it are whole, as it begins behind them; it may be half written itself.
-    return at if _sum_is_right(_gather(data, *last)) else last[0]
+    record = gather(data, *last)
+    return at if crc_of(record) == struct.unpack_from("<I", record, CRC_AT)[0] else last[0]
 
 
-def _past_header(at: int) -> int:
+def past_header(at: int) -> int:
     """A record never begins in a page header."""
     return at + SHORT_HEADER_BYTES if at % PAGE_BYTES == 0 else at
 
 
-def _walk(at: int, length: int) -> int:
+def walk(at: int, length: int) -> int:
     """The offset after so many bytes of records from `at`, page headers left out."""
     while True:
         room = PAGE_BYTES - at % PAGE_BYTES
@@ -71,7 +72,7 @@ def _walk(at: int, length: int) -> int:
         at += room + SHORT_HEADER_BYTES
 
 
-def _gather(data: bytes, at: int, length: int) -> bytes:
+def gather(data: bytes, at: int, length: int) -> bytes:
     """So many bytes of a record from `at`, page headers left out."""
     pieces = []
     while length > 0:
@@ -82,10 +83,9 @@ def _gather(data: bytes, at: int, length: int) -> bytes:
     return b"".join(pieces)
 
 
-def _sum_is_right(record: bytes) -> bool:
-    """The sum is over the record's data first, then over its header up to the sum."""
-    (wanted,) = struct.unpack_from("<I", record, _CRC_AT)
-    return bool(_crc32c(record[_RECORD_HEADER_BYTES:] + record[:_CRC_AT]) == wanted)
+def crc_of(record: bytes | bytearray) -> int:
+    """A record's sum: over its data first, then over its header up to the sum."""
+    return _crc32c(bytes(record[RECORD_HEADER_BYTES:] + record[:CRC_AT]))
 
 
 @cache

@@ -19,7 +19,7 @@ import yaml
 from gs_backup_assets.catalogue.audit import AuditLog
 from gs_backup_assets.postgres.wal import Lsn
 from gs_backup_assets_tests.processes import open_folder, processes_with, wait_until
-from gs_backup_assets_tests.production import Production
+from gs_backup_assets_tests.production import Production, new_folder
 from gs_backup_assets_tests.recovery.point_in_time.recover_site import Site, site
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +137,9 @@ def test_a_cluster_whose_configuration_lay_elsewhere_gets_one(scene: Scene) -> N
         server.sql("ALTER SYSTEM SET work_mem = '7MB'")
         server.sql("SELECT pg_reload_conf()")
         one.base_backup()
+        server.sql(f"CREATE TABLESPACE younger LOCATION '{new_folder(server, 'younger')}'")
+        server.sql("CREATE TABLE young TABLESPACE younger AS SELECT 1 AS id")
+        one.archive()
         (scene.folder / "elsewhere" / "backup.yaml").write_text((scene.folder / "backup.yaml").read_text())
         other = Scene(one, scene.first)
         done = other.json("recover", "--to", "latest", "--into", str(into))
@@ -153,9 +156,14 @@ def test_a_cluster_whose_configuration_lay_elsewhere_gets_one(scene: Scene) -> N
     try:
         assert again.sql("SHOW work_mem") == [("7MB",)]
         assert again.sql("SHOW archive_mode") == [("off",)]
+        assert again.sql("SELECT id FROM young") == [(1,)]
+        # Made by the log, after the base backup: beside the data directory, as those of the base backup.
+        (oid, location) = again.sql("SELECT oid, pg_tablespace_location(oid) FROM pg_tablespace ORDER BY oid DESC")[0]
+        assert location == str(into / "tablespaces" / str(oid))
     finally:
         again.stop()
     assert any("postgresql.conf was written" in text for text in done["notes"])
+    assert any("younger than the base backup" in text for text in done["notes"])
 
 
 CONFIGURATION = {"config_file": "postgresql.conf", "hba_file": "pg_hba.conf", "ident_file": "pg_ident.conf"}

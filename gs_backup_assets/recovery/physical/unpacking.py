@@ -22,6 +22,8 @@ from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ProgramError, StoreError
 from gs_backup_assets.postgres import basebackup
 from gs_backup_assets.postgres.toolchain import Toolchain, choose_own_major, reachable
+from gs_backup_assets.postgres.wal import Segment, is_segment
+from gs_backup_assets.postgres.wal_tablespaces import inside_of_the_data_directory
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.stored.checked_reading import ANOTHER, CheckedReading
 from gs_backup_assets.recovery.stored.storing import FILES_AT_A_TIME
@@ -77,7 +79,7 @@ def unpack_chain(
     `into` is a folder that `account` may enter; everything in it will belong to `account`. Tablespaces are linked to
     their new places. What was made is removed when this fails or is interrupted. Raises StoreError: `FILE_DIFFERS`,
     `OBJECT_MISSING`, `COMPRESSED_DAMAGED`, `ARCHIVE_INVALID`, and what the store and the key raise; ProgramError:
-    `NO_SPACE`, `TARGET_NOT_EMPTY`, `PROGRAMS_OF_MAJOR_MISSING`, `COMBINE_FAILED`.
+    `NO_SPACE`, `TARGET_NOT_EMPTY`, `PROGRAMS_OF_MAJOR_MISSING`, `COMBINE_FAILED`, `TABLESPACE_RECORD_PARTED`.
     """
     manifests = [entry.require_manifest() for entry in chain]
     last = manifests[-1]
@@ -102,6 +104,7 @@ def unpack_chain(
             side_by_side(jobs, at_a_time=FILES_AT_A_TIME, name="unpack")
         for place, manifest in zip(places, manifests, strict=True):
             place.link(manifest, account)
+        _keep_out_of_other_tablespaces(places[-1].data / "pg_wal", last.wal_segment_bytes)
         if len(chain) > 1:
             with progress.stage("combine"):
                 _combine(toolchain, places, last, into=_Place(final, spaces), account=account)
@@ -145,6 +148,16 @@ class _Place:
                 link.symlink_to(folder)
                 if account != current_account():
                     os.lchown(link, account.uid, account.gid)
+
+
+def _keep_out_of_other_tablespaces(wal: Path, segment_bytes: int) -> None:
+    """The backup's own log may make a tablespace, too: one that is younger than the backup's begin."""
+    for path in wal.iterdir():
+        if is_segment(path.name) and path.stat().st_size == segment_bytes:
+            data = path.read_bytes()
+            changed = inside_of_the_data_directory(data, Segment.parse(path.name, segment_bytes))
+            if changed is not data:
+                path.write_bytes(changed)
 
 
 def _make_folders(folder: Path, account: Account) -> None:

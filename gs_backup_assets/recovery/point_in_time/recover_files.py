@@ -74,6 +74,11 @@ def leave_startable(unpacked: Unpacked, reading: CheckedReading, into: Path, *, 
         notes.append("pg_hba.conf was written anew and lets only the server's own account in, over its socket.")
     if not (data / "pg_ident.conf").exists():
         _write(data / "pg_ident.conf", "", account)
+    moved = _move_tablespaces_out(unpacked, into / "tablespaces")
+    if moved:
+        notes.append(
+            f"Tablespaces that are younger than the base backup lie in {into / 'tablespaces'}: {', '.join(moved)}."
+        )
     acting = [name for name in _ACTING if _is_set(name, text) or _is_set(name, auto)]
     notes.append(
         "archive_mode = off stands in a marked block at the end of postgresql.conf: take it out when this server takes"
@@ -91,6 +96,21 @@ def leave_startable(unpacked: Unpacked, reading: CheckedReading, into: Path, *, 
         _write(data / AUTO_CONF, "".join(f"{line}\n" for line in [*kept, _limit(prepared)]), account)
         notes.append(f"max_prepared_transactions was raised to {prepared}: without it the server does not start.")
     return tuple(notes)
+
+
+def _move_tablespaces_out(unpacked: Unpacked, spaces: Path) -> list[str]:
+    """Bring those that the log made inside of the data directory to the others, where a base backup finds them."""
+    account, known = unpacked.account, {str(oid) for oid in unpacked.tablespaces}
+    inside = [path for path in (unpacked.data / "pg_tblspc").iterdir() if not path.is_symlink()]
+    moved = sorted((path for path in inside if path.name not in known), key=lambda path: path.name)
+    for path in moved:
+        if not spaces.exists():
+            spaces.mkdir(mode=0o700)
+            os.chown(spaces, account.uid, account.gid)
+        path.rename(spaces / path.name)
+        path.symlink_to(spaces / path.name)
+        os.lchown(path, account.uid, account.gid)
+    return [path.name for path in moved]
 
 
 def _limit(prepared: int) -> str:

@@ -2,7 +2,8 @@
 
 The server asks its restore_command for one file after the other, and waits. A program that starts Python for each, or
 that only then begins to fetch, takes longer than the replay. This process reads ahead instead, checks and decrypts; the
-command is a shell script of a few lines. They meet in a private folder:
+command is a shell script of a few lines. The log is changed in one thing: a tablespace that it makes is made inside of
+the data directory, and never where production has its own. They meet in a private folder:
 
     planned/<file>    what will come; the script fails at once for anything else, as a restore_command has to
     asked/<file>      what the server waits for at this moment
@@ -26,6 +27,7 @@ from pathlib import Path
 from gs_backup_assets.catalogue.wal_archive import Archived, WalArchive
 from gs_backup_assets.errors import BackupError, ProgramError
 from gs_backup_assets.postgres.wal import history_name
+from gs_backup_assets.postgres.wal_tablespaces import inside_of_the_data_directory
 from gs_backup_assets.system.account import Account, current_account
 from gs_backup_assets.system.threads import Threads
 
@@ -164,7 +166,8 @@ class Prefetcher:
 
     def _read(self, place: int) -> None:
         archived = self._segments[place]
-        self._offer(archived.segment.name, self._archive.read(archived))
+        data = inside_of_the_data_directory(self._archive.read(archived), archived.segment)
+        self._offer(archived.segment.name, data)
 
     def _offer(self, name: str, data: bytes) -> None:
         path = self._folder / f"{name}.{threading.get_ident()}"

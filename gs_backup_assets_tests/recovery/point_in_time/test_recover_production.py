@@ -109,13 +109,27 @@ def test_tablespaces_come_back_at_places_of_their_own(major: int, tmp_path: Path
         one.server.sql("INSERT INTO far VALUES (1)")
         one.base_backup()
         one.server.sql("INSERT INTO far VALUES (2)")
+        # Its path is in the log, and production's files are there: this server must not come near them.
+        younger = new_folder(one.server, "younger")
+        one.server.sql(f"CREATE TABLESPACE younger LOCATION '{younger}'")
+        one.server.sql("CREATE TABLE young TABLESPACE younger AS SELECT generate_series(1, 3) AS id")
+        one.server.sql("CHECKPOINT")
+        middle = one.lsn()
+        one.server.sql("INSERT INTO young VALUES (4)")
+        one.server.sql("CHECKPOINT")
         one.archive()
-        with one.recovered("latest") as found:
+        files = {path: path.read_bytes() for path in younger.rglob("*") if path.is_file()}
+        with one.recovered(str(middle)) as found:
             assert ids(found, "far") == [1, 2]
-            (location,) = rows(
-                found.server, "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast'"
-            )[0]
-            assert Path(location).is_relative_to(found.data.parent) and not Path(location).is_relative_to(place)
+            assert ids(found, "young") == [1, 2, 3]
+            locations = rows(
+                found.server, "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'"
+            )
+            assert len(locations) == 2
+            for (location,) in locations:
+                at = found.data / location  # one inside of the data directory has a relative location
+                assert at.is_relative_to(found.data.parent) and not at.is_relative_to(place)
+        assert {path: path.read_bytes() for path in younger.rglob("*") if path.is_file()} == files
 
 
 def test_an_incremental_chain_is_combined_and_the_log_goes_on(tmp_path: Path) -> None:
