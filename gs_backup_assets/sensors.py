@@ -19,11 +19,12 @@ from gs_backup_assets.assets import metadata as keys
 from gs_backup_assets.assets.check_history import Checks, newest_finished
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.config import BackupConfig, DatabaseSettings
-from gs_backup_assets.schedules import job_names
+from gs_backup_assets.schedules import READ_BACK, job_names
 from gs_backup_assets.system.threads import Threads
 from gs_backup_assets.words import counted
 
 UI_URL_VARIABLE = "GS_BACKUP_UI_URL"
+_PARTITION = "dagster/partition"
 _RUNS_PER_TICK = 100
 _INTERVAL_SECONDS = 60
 # With the time for the messages less than the minute that Dagster gives a sensor.
@@ -74,7 +75,13 @@ def build_staleness_sensor(
         now = clock()
         problems = look(databases, now, patience_seconds=_PATIENCE_SECONDS, links=links)
         concerns = [Concern(alerts[problem.fingerprint.partition(":")[0]], problem) for problem in problems]
-        telling = teller.tell(cursor.told if cursor else {}, concerns, now, lost=damaged)
+        telling = teller.tell(
+            cursor.told if cursor else {},
+            concerns,
+            now,
+            watched=lambda fingerprint: fingerprint.partition(":")[0] in alerts,
+            lost=damaged,
+        )
         context.update_cursor(Memory(told=dict(telling.told)).model_dump_json())
         return dg.SkipReason(telling.words or _quiet(problems))
 
@@ -124,15 +131,23 @@ class _Desk:
         }
 
     def tell(
-        self, cursor: OpenProblems, problems: Iterable[tuple[str, Problem]], *, lost: bool
+        self,
+        cursor: OpenProblems,
+        problems: Iterable[tuple[str, Problem]],
+        *,
+        watched: Callable[[str], bool],
+        lost: bool,
     ) -> tuple[dict[str, AlertState], str]:
-        """Tell of problems, each with its database; the memory to keep for the cursor, and words for the tick."""
+        """Tell of problems, each with its database; the memory to keep for the cursor, and words for the tick.
+
+        `watched` says of a fingerprint whether its check or job is still there.
+        """
         concerns = [
             Concern(self._databases[name].alerts if name in self._databases else self._common, problem)
             for name, problem in problems
         ]
         told = {self._common.urls_env: cursor.alerts, **cursor.others}
-        telling = self._teller.tell(told, concerns, datetime.now(timezone.utc), lost=lost)
+        telling = self._teller.tell(told, concerns, datetime.now(timezone.utc), watched=watched, lost=lost)
         return dict(telling.told), telling.words or _quiet(concerns)
 
     def split(self, told: dict[str, AlertState]) -> tuple[AlertState, dict[str, AlertState]]:
@@ -143,6 +158,7 @@ class _Desk:
 
 def _checks_sensor(config: BackupConfig, databases: Sequence[DatabaseSettings], checks: Checks) -> dg.SensorDefinition:
     desk = _Desk(config, databases)
+    watched = frozenset(_check_fingerprint(key) for key in checks)
 
     @_sensor(
         "failed_checks",
@@ -158,7 +174,7 @@ def _checks_sensor(config: BackupConfig, databases: Sequence[DatabaseSettings], 
         # What every check came to last: unlike events after a cursor, this works with every kind of storage, and
         # nothing is missed while the daemon is down.
         for key, record in newest_finished(context.instance.event_log_storage, checks, now).items():
-            fingerprint = f"check:{key.asset_key.to_user_string()}:{key.name}"
+            fingerprint = _check_fingerprint(key)
             evaluation, known = record.evaluation, cursor.open.get(fingerprint)
             began = known.since if known else datetime.fromtimestamp(record.create_timestamp, timezone.utc)
             problem = None if evaluation is None else _check_problem(fingerprint, evaluation, began)
@@ -167,12 +183,16 @@ def _checks_sensor(config: BackupConfig, databases: Sequence[DatabaseSettings], 
                 database[fingerprint] = key.asset_key.path[0]
         problems = desk.with_last_good(problems, cursor.open, database)
         concerns = [(database[fingerprint], problem) for fingerprint, problem in problems.items()]
-        told, outcome = desk.tell(cursor, concerns, lost=damaged)
+        told, outcome = desk.tell(cursor, concerns, watched=watched.__contains__, lost=damaged)
         alerts, others = desk.split(told)
         context.update_cursor(OpenProblems(open=problems, alerts=alerts, others=others).model_dump_json())
         return dg.SkipReason(outcome)
 
     return failed_checks
+
+
+def _check_fingerprint(key: dg.AssetCheckKey) -> str:
+    return f"check:{key.asset_key.to_user_string()}:{key.name}"
 
 
 def _check_problem(fingerprint: str, evaluation: dg.AssetCheckEvaluation, since: datetime | None) -> Problem | None:
@@ -205,6 +225,9 @@ def _runs_sensor(config: BackupConfig, databases: Sequence[DatabaseSettings]) ->
     desk = _Desk(config, databases)
     jobs = {job: one.name for one in databases for job in job_names(one.name)} | {"__ASSET_JOB": ""}
 
+    def watched(fingerprint: str) -> bool:
+        return _job_of(fingerprint) in jobs
+
     @_sensor(
         "failed_runs",
         "Tells when a run fails or is cancelled (Dagster does not count the latter as a failure), and when the same job"
@@ -223,17 +246,18 @@ def _runs_sensor(config: BackupConfig, databases: Sequence[DatabaseSettings]) ->
             order_by="update_timestamp",
             ascending=True,
         )
-        problems = dict(cursor.open)
+        # Of a job that is no longer there no run will ever succeed.
+        problems = {name: problem for name, problem in cursor.open.items() if watched(name)}
         read_to = cursor.read_to
         for record in records:
             read_to = record.update_timestamp.replace(tzinfo=timezone.utc)
-            name = record.dagster_run.job_name
-            if name in jobs:
-                _update(problems, _run_problem(record), f"run:{name}")
-        database = {name: jobs.get(name.removeprefix("run:"), "") for name in problems}
+            if record.dagster_run.job_name in jobs:
+                fingerprint = _run_fingerprint(record.dagster_run)
+                _update(problems, _run_problem(record, fingerprint), fingerprint)
+        database = {name: jobs[_job_of(name)] for name in problems}
         problems = desk.with_last_good(problems, cursor.open, database)
         concerns = [(database[name], problem) for name, problem in problems.items()]
-        told, outcome = desk.tell(cursor, concerns, lost=damaged)
+        told, outcome = desk.tell(cursor, concerns, watched=watched, lost=damaged)
         alerts, others = desk.split(told)
         context.update_cursor(ReadRuns(read_to=read_to, open=problems, alerts=alerts, others=others).model_dump_json())
         return dg.SkipReason(outcome)
@@ -241,16 +265,29 @@ def _runs_sensor(config: BackupConfig, databases: Sequence[DatabaseSettings]) ->
     return failed_runs
 
 
-def _run_problem(record: dg.RunRecord) -> Problem | None:
+def _run_fingerprint(run: dg.DagsterRun) -> str:
+    """Whose success ends a failure: the next run of the job, but of what is read back a run of the same day.
+
+    That another day's copy is sound says nothing of the one that is not.
+    """
+    day = run.tags.get(_PARTITION, "") if run.job_name.endswith(f"_{READ_BACK}") else ""
+    return f"run:{run.job_name}:{day}" if day else f"run:{run.job_name}"
+
+
+def _job_of(fingerprint: str) -> str:
+    return fingerprint.removeprefix("run:").partition(":")[0]
+
+
+def _run_problem(record: dg.RunRecord, fingerprint: str) -> Problem | None:
     run = record.dagster_run
     if run.status is DagsterRunStatus.SUCCESS:
         return None
     word = "was cancelled" if run.status is DagsterRunStatus.CANCELED else "failed"
-    partition = run.tags.get("dagster/partition")
+    partition = run.tags.get(_PARTITION)
     return Problem(
-        fingerprint=f"run:{run.job_name}",
-        title=f"{run.job_name} {word}",
-        body=f"Run {run.run_id[:8]}{f' for {partition}' if partition else ''} {word}.",
+        fingerprint=fingerprint,
+        title=f"{run.job_name} {word}{f' for {partition}' if partition else ''}",
+        body=f"Run {run.run_id[:8]} {word}.",
         hint="Open the run: the failed step says what happened, with a code and what to do.",
         severity="critical",
         since=datetime.fromtimestamp(record.end_time, timezone.utc) if record.end_time else None,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from gs_backup_assets.words import duration_text, time_text
+from gs_backup_assets.words import counted, duration_text, time_text
 
 Severity = Literal["critical", "warning"]
 Kind = Literal["problem", "reminder", "recovered", "event", "success", "failure"]
@@ -33,7 +33,8 @@ class Problem(BaseModel):
     no number that moves. `since` is when it became wrong, where that is known. `hint` says what to do, `link` is a
     page that tells more. No field may hold a secret: all of them are posted. `title` names no host and no path: it is
     shown to readers from elsewhere, with `code`, that of the error that is behind it. `last_good` names the backup to
-    fall back on, where the body does not.
+    fall back on, where the body does not. `hides` is what other problems' fingerprints begin with, of which nothing is
+    known while this one lasts: those that are no longer seen then have not ended.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +48,7 @@ class Problem(BaseModel):
     link: str = ""
     code: str = ""
     last_good: str = ""
+    hides: tuple[str, ...] = Field(default=(), exclude=True)  # of this look alone, and nothing to be read
 
 
 class Ended(BaseModel):
@@ -90,6 +92,18 @@ def problem_message(problems: Sequence[Problem], key: str = "") -> Message:
 def reminder_message(problems: Sequence[Problem], now: datetime, key: str = "") -> Message:
     """Say that problems which were announced before are still there, and for how long at the time `now`."""
     return _told("reminder", problems, [_facts(problem, now) for problem in problems], key)
+
+
+def unwatched_message(titles: Sequence[str], key: str = "") -> Message:
+    """Say that problems which were announced are no longer looked at: that they have ended is not known."""
+    listed = "; ".join(shorten(title, TITLE_LIMIT) for title in titles[:_DIGEST_LIMIT])
+    more = f"; and {len(titles) - _DIGEST_LIMIT} more" if len(titles) > _DIGEST_LIMIT else ""
+    return Message(
+        kind="event",
+        title=f"{counted(len(titles), 'problem')} no longer watched",
+        body=f"{listed}{more}.\nWhat this is about is no longer configured. It is not known to be over.",
+        key=key,
+    )
 
 
 def recovered_message(ended: Sequence[Ended], now: datetime, key: str = "") -> Message:

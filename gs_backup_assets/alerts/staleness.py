@@ -22,6 +22,11 @@ from gs_backup_assets.words import duration_text, time_text
 Dumps = tuple[Summary, ...] | BackupError
 Asked = Callable[[DatabaseSettings, Store, datetime, str], list[Problem]]
 _WORDS = {Kind.BACKUP: "backup", Kind.PROOF: "proven backup"}
+# What the fingerprints of problems begin with, of which nothing is known while a store cannot be read.
+_SEEN_IN: dict[Which, tuple[str, ...]] = {
+    "primary": ("stale-backup", "stale-proof", "stale-base", "stale-wal", "rto-forecast", "overdue-"),
+    "offsite": ("stale-offsite",),
+}
 _RUNBOOK = "docs/runbooks/stale-backup.md"
 _LOST_RUNBOOK = "docs/runbooks/lost-bucket.md"
 
@@ -119,7 +124,8 @@ def _primary_problems(
         note, where = "The primary store is empty or not mounted.", " in the primary store" if copy else ""
         fingerprint = f"{name}:stale-{Kind.BACKUP.value}"
         none = _stale(settings, fingerprint, f"backup{where}", None, note=note, hint=hint, link=link)
-        return [none.model_copy(update={"last_good": last_good if copy else ""})]
+        hides = (f"{name}:stale-{Kind.PROOF.value}", f"{name}:rto-forecast")
+        return [none.model_copy(update={"last_good": last_good if copy else "", "hides": hides})]
     return [
         _stale(
             settings,
@@ -190,4 +196,5 @@ def _unreadable(name: str, which: Which, error: BackupError, link: str, last_goo
         link=link,
         code=error.code,
         last_good=last_good,
+        hides=tuple(f"{name}:{start}" for start in _SEEN_IN[which]),
     )

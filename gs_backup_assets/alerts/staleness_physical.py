@@ -87,6 +87,7 @@ def _base_backups(
     )
     taken = ("base-backup", "base backup", known[0] if known else None, "`gs-backup base-backup` takes one now")
     proof = ("base-proof", "proven base backup", proven, "`gs-backup verify ID` proves one now")
+    hides = () if known else (f"{settings.name}:stale-base-proof",)
     kinds = (taken, proof) if known else (taken,)  # without any there is no proven one either: once is enough
     found = (
         _too_old(
@@ -102,7 +103,7 @@ def _base_backups(
         )
         for fingerprint, what, newest, action in kinds
     )
-    return [problem for problem in found if problem is not None]
+    return [problem.model_copy(update={"hides": hides}) for problem in found if problem is not None]
 
 
 def _wal(settings: DatabaseSettings, store: Store, now: datetime, link: str, limit: timedelta) -> Problem | None:

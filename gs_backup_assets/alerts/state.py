@@ -6,7 +6,7 @@ A problem that comes and goes is told of once in a while, and with how often it 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -26,6 +26,7 @@ from gs_backup_assets.alerts.message import (
     recovered_message,
     reminder_message,
     shorten,
+    unwatched_message,
 )
 
 
@@ -116,6 +117,7 @@ def decide(
     remind_after: timedelta,
     *,
     flap_window: timedelta = timedelta(0),
+    watched: Callable[[str], bool] = lambda _: True,
 ) -> Decision:
     """Compare what people know with what is wrong at the aware time `now`.
 
@@ -125,16 +127,22 @@ def decide(
     severe of them. Raises ValueError for a `now` without time zone.
 
     A problem and its end are told at once. What comes after that is told when `flap_window` has passed since the last
-    message about the same problem, if it is still news then. Keep the state also when there is no message.
+    message about the same problem, if it is still news then. Keep the state also when there is no message. A problem
+    that another one hides stays as it is, and nothing is said of it. One that is not `watched`, by its fingerprint, is
+    forgotten, which is said: a database that backup.yaml no longer names has not recovered.
     """
     if now.utcoffset() is None:
         raise ValueError("now must be an aware time")
     present = _by_fingerprint(problems)
+    dropped = {name: told for name, told in state.told.items() if not watched(name)}
+    hidden = tuple(start for problem in problems for start in problem.hides)
     steps = {
-        fingerprint: _step(
-            fingerprint, state.told.get(fingerprint), present.get(fingerprint), _Clock(now, remind_after, flap_window)
-        )
+        fingerprint: _Step(known)
+        if fingerprint not in present and known is not None and known.open and fingerprint.startswith(hidden)
+        else _step(fingerprint, known, present.get(fingerprint), _Clock(now, remind_after, flap_window))
         for fingerprint in dict.fromkeys((*state.told, *present))
+        if fingerprint not in dropped
+        for known in (state.told.get(fingerprint),)
     }
     announced = [step.announced for step in steps.values() if step.announced is not None]
     reminded = [step.reminded for step in steps.values() if step.reminded is not None]
@@ -143,6 +151,10 @@ def decide(
 
     messages: list[Message] = []
     # No key depends on `now`: a decision repeated after a refusal tells the same news and has the same keys.
+    if any(told.open for told in dropped.values()):
+        gone = {name: told for name, told in dropped.items() if told.open}
+        key = _key((name, told.first_seen.isoformat()) for name, told in gone.items())
+        messages.append(unwatched_message([told.title for told in gone.values()], key))
     if announced:
         key = _key((problem.fingerprint, problem.severity) for problem in announced)
         messages.append(problem_message(announced, key))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from gs_backup_assets.alerts.message import Message, Problem
 from gs_backup_assets.alerts.notify import Notifier
-from gs_backup_assets.alerts.state import AlertState, decide, empty, memory_lost
+from gs_backup_assets.alerts.state import AlertState, Decision, decide, empty, memory_lost
 from gs_backup_assets.config_watching import Alerts
 from gs_backup_assets.errors import BackupError
 from gs_backup_assets.system.threads import Threads
@@ -59,21 +59,38 @@ class Teller:
         self._notifiers = {urls_env: Notifier(urls_env) for urls_env in self._groups}
 
     def tell(
-        self, told: Mapping[str, AlertState], concerns: Sequence[Concern], now: datetime, *, lost: bool = False
+        self,
+        told: Mapping[str, AlertState],
+        concerns: Sequence[Concern],
+        now: datetime,
+        *,
+        watched: Callable[[str], bool] = lambda _: True,
+        lost: bool = False,
     ) -> Telling:
         """Say what has changed since the memory `told`, each group of receivers in one message of a kind.
 
-        With `lost` the memory was damaged, and that is said first. Raises what the receivers raise (NotAccepted,
-        ConfigError) when nobody heard anything: then all is as it was before.
+        `watched` says of a fingerprint whether what it is about is still configured (`decide`). With `lost` the memory
+        was damaged, and that is said first. Raises what the receivers raise (NotAccepted, ConfigError) when nobody
+        heard anything: then all is as it was before.
         """
         problems: dict[str, list[Problem]] = {}
         for concern in concerns:
             problems.setdefault(concern.alerts.urls_env, []).append(concern.problem)
+
+        def decided(urls_env: str) -> Decision:
+            group = self._groups[urls_env]
+            return decide(
+                told.get(urls_env, empty()),
+                problems.get(urls_env, []),
+                now,
+                min(one.remind_after for one in group),
+                flap_window=max(one.flap_window for one in group),
+                watched=watched,
+            )
+
         with Threads(_GROUPS, "telling") as pool:
             futures = {
-                urls_env: pool.submit(
-                    self._tell, urls_env, told.get(urls_env, empty()), problems.get(urls_env, []), now, lost
-                )
+                urls_env: pool.submit(self._tell, urls_env, told.get(urls_env, empty()), decided(urls_env), lost)
                 for urls_env in self._groups
             }
             done = {urls_env: future.result() for urls_env, future in futures.items()}
@@ -89,13 +106,9 @@ class Teller:
         )
 
     def _tell(
-        self, urls_env: str, state: AlertState, problems: Sequence[Problem], now: datetime, lost: bool
+        self, urls_env: str, state: AlertState, decision: Decision, lost: bool
     ) -> tuple[AlertState, tuple[Message, ...], bool | BackupError]:
         """The memory to keep, what was to be said, and whether it was heard."""
-        group = self._groups[urls_env]
-        remind_after = min(one.remind_after for one in group)
-        flap_window = max(one.flap_window for one in group)
-        decision = decide(state, problems, now, remind_after, flap_window=flap_window)
         messages = (memory_lost(), *decision.messages) if lost else decision.messages
         if not messages:
             return decision.state, (), True

@@ -114,7 +114,14 @@ def watch(
         mine = {key: value for key, value in known.told.items() if key not in aside}
         remind_after = min(one.alerts.remind_after for one in group)
         flap_window = max(one.alerts.flap_window for one in group)
-        decision = decide(AlertState(told=mine), theirs, now, remind_after, flap_window=flap_window)
+        decision = decide(
+            AlertState(told=mine),
+            theirs,
+            now,
+            remind_after,
+            flap_window=flap_window,
+            watched=lambda fingerprint: _database_of(fingerprint) in config.names(),
+        )
         messages = (memory_lost(), *decision.messages) if damaged else decision.messages
         try:
             receivers = notifier(urls_env)
@@ -155,6 +162,7 @@ def _unknown(name: str, words: str, code: str) -> Problem:
         hint="See whether the store and the network are up: `gs-backup doctor` looks at both.",
         severity="critical",
         code=code,
+        hides=(f"{name}:",),
     )
 
 

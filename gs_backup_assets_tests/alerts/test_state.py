@@ -99,6 +99,25 @@ def test_a_changed_severity_is_told_at_once_and_keeps_the_beginning() -> None:
     assert decide(worse.state, [_problem(severity="critical")], NOW + 2 * HOUR, DAY).messages == ()
 
 
+def test_what_another_problem_hides_has_not_ended() -> None:
+    state = decide(empty(), [_problem("shop:stale"), _problem("studio:stale")], NOW, DAY).state
+    away = _problem("shop:store").model_copy(update={"hides": ("shop:",)})
+    decision = decide(state, [away], NOW + 2 * DAY, DAY)
+    assert _kinds(decision.messages) == [("problem", ("shop:store",)), ("recovered", ("studio:stale",))]
+    back = decide(decision.state, [_problem("shop:stale")], NOW + 2 * DAY + HOUR, 3 * DAY)
+    assert _kinds(back.messages) == [("recovered", ("shop:store",))], "it is known already"
+    over = decide(decision.state, [], NOW + 2 * DAY + HOUR, DAY)
+    assert set(over.messages[0].about) == {"shop:store", "shop:stale"}
+
+
+def test_what_is_no_longer_configured_has_not_ended_and_is_forgotten() -> None:
+    state = decide(empty(), [_problem("shop:stale"), _problem("studio:stale")], NOW, DAY).state
+    decision = decide(state, [], NOW + HOUR, DAY, watched=lambda fingerprint: fingerprint.startswith("studio:"))
+    assert [message.kind for message in decision.messages] == ["event", "recovered"]
+    assert decision.messages[0].title == "1 problem no longer watched" and "shop:stale" in decision.messages[0].body
+    assert decision.state == empty()
+
+
 def test_news_of_each_kind_is_one_message() -> None:
     start = decide(empty(), [_problem("a"), _problem("b"), _problem("c")], NOW, DAY)
     later = decide(start.state, [_problem("c"), _problem("d"), _problem("e")], NOW + DAY, DAY)

@@ -105,19 +105,29 @@ def test_never_run_is_stale_then_told_once_then_its_end(house: House) -> None:
 
 
 def test_a_store_that_cannot_be_reached_is_an_alert(house: House) -> None:
-    house.prove("shop")
+    house.prove("shop", now() - timedelta(days=3))
     house.prove("studio")
-    house.call(status=0)
+    house.call(status=1)
     away = house.folder / "away"
     (house.folder / "backups").rename(away)
+    house.call(status=1)
+    assert house.receiver.titles[1:] == ["[critical] studio: there is no backup"], (
+        "what is not mounted has not recovered"
+    )
     (house.folder / "backups").write_text("not a folder")
     done = house.call("--quiet", status=1)
     assert "the backup store cannot be read" in done.stdout
-    assert len(house.receiver.received) == 1 and "cannot be read" in json.dumps(house.receiver.received[0])
+    assert len(house.receiver.received) == 3 and "cannot be read" in json.dumps(house.receiver.received[2])
     (house.folder / "backups").unlink()
     away.rename(house.folder / "backups")
+    house.call(status=1)
+    over = json.dumps(house.receiver.received[3])
+    assert "ecovered: studio" in over and "ecovered: shop: the last" not in over, "it is as stale as it was"
+    house.file.write_text(
+        house.file.read_text(encoding="utf-8").replace("  shop: {url_env: NONE}\n", ""), encoding="utf-8"
+    )
     house.call(status=0)
-    assert "ecovered" in json.dumps(house.receiver.received[1])
+    assert house.receiver.titles[4:] == ["2 problems no longer watched"]
 
 
 def test_a_primary_store_that_is_not_mounted_leaves_the_proven_copies(house: House) -> None:

@@ -221,6 +221,31 @@ def test_failed_and_cancelled_runs_are_told_and_the_next_success(
     assert len(receiver.received) == 3 and "was cancelled" in receiver.titles[2]
 
 
+def test_a_copy_that_is_not_what_it_was_is_told_though_another_days_is_read_back_well(
+    project: Project, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    project.configure(
+        stores="{primary: {path: ./backups}, offsite: {path: ./elsewhere}}",
+        alerts=f"{{urls_env: {ALERTS_VARIABLE}, flap_window: 0s}}",
+    )
+    ticker = Ticker(sensor(project, "failed_runs"), instance)
+    ticker.tick()
+    job = project.definitions().resolve_job_def("studio_offsite_read_back")
+
+    def read_back(day: str, *, sound: bool) -> None:
+        run = instance.create_run_for_job(job, tags={"dagster/partition": day})
+        event = dg.DagsterEventType.RUN_SUCCESS if sound else dg.DagsterEventType.RUN_FAILURE
+        instance.report_dagster_event(dg.DagsterEvent(event.value, job.name), run_id=run.run_id)
+
+    read_back("2026-11-03", sound=False)
+    read_back("2026-11-10", sound=True)
+    ticker.tick()
+    assert receiver.titles == ["[critical] studio_offsite_read_back failed for 2026-11-03"]
+    read_back("2026-11-03", sound=True)
+    ticker.tick()
+    assert receiver.titles[1:] == ["Recovered: studio_offsite_read_back failed for 2026-11-03"]
+
+
 def test_a_damaged_cursor_is_told_and_does_not_silence(
     project: Project, instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
@@ -235,7 +260,7 @@ def test_a_damaged_cursor_is_told_and_does_not_silence(
 def test_a_cursor_of_an_earlier_release_is_read(
     project: Project, instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
-    """It knows of a problem whose check is no longer there: that has ended, and nothing was damaged."""
+    """It knows of a problem whose check, or job, is no longer there: that is said once, and nothing was damaged."""
     told = (
         '{"first_seen":"2026-11-22T08:00:00Z","last_told":"2026-11-22T08:00:00Z","severity":"warning","title":"gone"}'
     )
@@ -246,7 +271,8 @@ def test_a_cursor_of_an_earlier_release_is_read(
         if name == "failed_runs":
             ticker.cursor = ticker.cursor.replace('"open":{}', f'"open":{{"check:a:b":{problem}}}')
         ticker.tick()
-    assert receiver.titles == ["Recovered: gone", "Still: [warning] gone"]
+        assert ticker.tick() == "nothing is wrong"
+    assert receiver.titles == ["1 problem no longer watched"] * 2
 
 
 def test_the_sensors_know_every_check_and_every_job(
