@@ -84,7 +84,8 @@ class Window:
     `bases` are those in it, the oldest first; it starts where the first one is consistent, at `starts_at`. `ends_at`
     is the time of the last commit in it, None where nobody has looked. `left_at` is where a newer timeline branched
     off, if the log goes on behind it: from there on it is an abandoned tail. `gap` is what ends the window while there
-    is log behind it, `damage` why log behind it cannot be used; `partial` says that it ends in an unfinished segment.
+    is log behind it, `damage` why log behind it cannot be used; `partial` says that it ends in an unfinished
+    segment, `at_switch` that it ends where the timeline branched off an older one: of its own log there is none.
     """
 
     system_identifier: str
@@ -97,6 +98,7 @@ class Window:
     left_at: Lsn | None = None
     gap: Gap | None = None
     partial: bool = False
+    at_switch: bool = False
     damage: StoreError | None = None
 
 
@@ -201,7 +203,7 @@ def _windows_to(cluster: ClusterLog, timeline: int) -> list[Window]:
             found[-1] = replace(last, bases=(*last.bases, base), end=max(last.end, reach.end))
             continue
         gap = None if reach.beyond is None else _gap(cluster, timeline, reach.end, reach.beyond)
-        partial = bool(reach.segments) and reach.segments[-1].partial
+        partial = bool(reach.segments) and reach.segments[-1].unfinished
         found.append(
             Window(
                 cluster.system_identifier,
@@ -212,6 +214,7 @@ def _windows_to(cluster: ClusterLog, timeline: int) -> list[Window]:
                 base.consistent_at,
                 gap=gap,
                 partial=partial,
+                at_switch=any(switch.at == reach.end for switch in path_to(cluster, timeline)[:-1]),
             )
         )
     return found

@@ -62,6 +62,11 @@ class Archived:
         return self.written is not None
 
     @property
+    def unfinished(self) -> bool:
+        """Whether the object itself is a part, and not a whole segment of which no more is to be read."""
+        return f"/{PARTIAL}/" in self.key
+
+    @property
     def end(self) -> Lsn:
         return self.segment.end if self.written is None else Lsn(self.segment.start.value + self.written)
 

@@ -97,6 +97,8 @@ def _ends_because(window: Window) -> str:
         return f"{window.gap.missing} is missing or not whole; log goes on at {window.gap.end}"
     if window.left_at is not None:
         return f"an abandoned tail: a newer timeline branched off at {window.left_at}"
+    if window.at_switch:
+        return f"the switch to timeline {window.timeline}, of whose log nothing is there yet"
     return "the newest log, in an unfinished segment" if window.partial else "the newest log"
 
 

@@ -157,7 +157,8 @@ def show_plan(console: Console, plan: RecoveryPlan) -> None:
         table.add_row("", f"{counted(len(plan.chain) - 1, 'increment')} on {plan.chain[0].id}")
     if plan.segments:
         first, last = plan.segments[0], plan.segments[-1]
-        part = f", unfinished: {human_bytes(last.written or 0)} of it" if last.partial else ""
+        part = f": {human_bytes(last.written or 0)} of it" if last.partial else ""
+        part = part and f", {'unfinished' if last.unfinished else 'up to where a newer timeline begins'}{part}"
         names = f"{first.segment.name} to {last.segment.name}{part}"
         table.add_row("log", f"{counted(len(plan.segments), 'segment')}, {names}")
     else:

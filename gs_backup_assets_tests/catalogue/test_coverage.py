@@ -23,7 +23,7 @@ def whole(number: int, timeline: int = 1) -> Archived:
 
 def part(number: int, written: int, timeline: int = 1) -> Archived:
     segment = Segment(timeline, number, SIZE)
-    return Archived(segment, segment.name, written)
+    return Archived(segment, f"{timeline}/partial/{segment.name}", written)
 
 
 def at(segments: float) -> Lsn:
@@ -106,6 +106,16 @@ def test_a_newer_timeline_goes_on_where_it_branched_off() -> None:
     branched = (Switch(1, at(3.5)),)
     one = cluster([base(1.5)], log(1, whole(1), whole(2), part(3, SIZE // 2)), log(2, whole(3, 2), ancestors=branched))
     assert spans(one) == [(2, 1.5, 4)]
+    assert not windows(one)[0].at_switch
+
+
+def test_without_its_log_a_newer_timeline_ends_at_the_switch() -> None:
+    """A whole segment of which the rest is not read is not an unfinished one."""
+    for last in (whole(3), part(3, SIZE - 8)):
+        one = cluster([base(1.5)], log(1, whole(1), whole(2), last), log(2, ancestors=(Switch(1, at(3.5)),)))
+        newest = windows(one)[-1]
+        assert (newest.timeline, newest.end, newest.at_switch) == (2, at(3.5), True)
+        assert newest.partial == (last.key != last.segment.name)
 
 
 def test_the_abandoned_tail_of_the_old_timeline_is_a_window_of_its_own() -> None:
