@@ -29,6 +29,15 @@ from gs_backup_assets.catalogue.cron import longest_pause
         ("@weekly", 7),
         ("@daily", 1),
         ("0 1 * * fri#2", 35),
+        ("0 1 * * 1#1,3#3", 19),
+        ("0 1 1 * fri#2", 35),
+        ("0 1 * * L5", 35),
+        ("0 1 L * *", 31),
+        ("0 1 * * 6-0", 6),
+        ("0 1 * * fri-mon", 4),
+        ("0 1 28-3 * *", 25),
+        ("0 1 1 nov-feb *", 274),
+        ("0 1 */2 * 1", 2),
     ],
 )
 def test_the_longest_pause(schedule: str, days: int) -> None:
