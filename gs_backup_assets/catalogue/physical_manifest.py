@@ -35,10 +35,10 @@ class Collation(BaseModel):
 class PhysicalManifest(BackupManifest):
     """A base backup, full or incremental.
 
-    Recovery from it begins at `start_lsn` on `timeline` and is consistent from `stop_lsn` on, which was reached at
-    `consistent_at` by the server's clock. `base` is the id of the backup that an incremental one adds to. The files are
-    pg_basebackup's own: `base/base.tar.zst`, a tar for each tablespace, the WAL between start and stop, and
-    PostgreSQL's `backup_manifest` with a SHA-256 of each file of the cluster. Sizes in bytes: `cluster_bytes` is
+    Recovery from it begins at `start_lsn` and is consistent from `stop_lsn` on, which lies on `timeline` and was
+    reached at `consistent_at` by the server's clock. `base` is the id of the backup that an incremental one adds to.
+    The files are pg_basebackup's own: `base/base.tar.zst`, a tar for each tablespace, the WAL between start and stop,
+    and PostgreSQL's `backup_manifest` with a SHA-256 of each file of the cluster. Sizes in bytes: `cluster_bytes` is
     that of the cluster, `unpacked_bytes` that of the files in this backup, which of an incremental one are smaller.
     """
 

@@ -182,7 +182,10 @@ def explain(stderr: tuple[str, ...], status: int, target: Target) -> BackupError
 
 @dataclass(frozen=True)
 class WalRange:
-    """The WAL that a base backup needs: from `start` to `stop`, beginning on `timeline`."""
+    """The WAL that a base backup needs: from `start` to `stop`, which lies on `timeline`.
+
+    It may begin on an older one: a standby goes on with its backup when the server that it follows is promoted.
+    """
 
     timeline: int
     start: Lsn
@@ -213,12 +216,12 @@ def read_manifest(path: Path) -> ServerManifest:
         files = document["Files"]
         size = sum(int(file["Size"]) for file in files)
         identifier = document.get("System-Identifier")
-        first, last = min(ranges, key=lambda r: r.start), max(ranges, key=lambda r: r.stop)
+        first, last = min(ranges, key=lambda r: r.start), max(ranges, key=lambda r: (r.stop, r.timeline))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProgramError(
             "SERVER_MANIFEST_INVALID",
             f"The backup_manifest that pg_basebackup wrote cannot be read: {error}.",
             "Take the backup again; if it stays, run pg_basebackup by hand and look at the file.",
         ) from None
-    wal = WalRange(first.timeline, first.start, last.stop)
+    wal = WalRange(last.timeline, first.start, last.stop)
     return ServerManifest(wal, size, len(files), str(identifier) if identifier is not None else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -11,6 +12,7 @@ import pytest
 from gs_backup_assets.catalogue.periods import WEEK
 from gs_backup_assets.catalogue.verdict import Status
 from gs_backup_assets.errors import ConfigError, SourceError
+from gs_backup_assets.postgres.basebackup import WalRange, read_manifest
 from gs_backup_assets.postgres.wal import Lsn
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.physical.base_backup import take_base_backup
@@ -114,6 +116,19 @@ def test_from_a_standby(tmp_path: Path, major: int) -> None:
         (unpacked.data / "standby.signal").unlink()  # as recovery does: the standby's own configuration comes along
         with started(unpacked) as copy:
             assert len({str(balance) for balance in pgbench_balances(copy)}) == 1
+
+
+def test_a_standby_that_follows_a_promotion_meanwhile_is_consistent_on_the_newer_timeline(tmp_path: Path) -> None:
+    """What PostgreSQL wrote then: on the older timeline the backup's end was never."""
+    ranges = [
+        {"Timeline": 1, "Start-LSN": "0/4E4E3A0", "End-LSN": "0/4E4E470"},
+        {"Timeline": 2, "Start-LSN": "0/4E4E470", "End-LSN": "0/4E53C38"},
+    ]
+    path = tmp_path / "backup_manifest"
+    for written in (ranges, ranges[::-1]):
+        path.write_text(json.dumps({"Files": [], "WAL-Ranges": written}))
+        wal = WalRange(2, Lsn.parse("0/4E4E3A0"), Lsn.parse("0/4E53C38"))
+        assert read_manifest(path).wal == wal
 
 
 def test_tablespaces_inside_of_the_data_directory(tmp_path: Path) -> None:
