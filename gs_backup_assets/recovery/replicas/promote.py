@@ -16,8 +16,8 @@ from gs_backup_assets.postgres.standby import (
     primary_state,
     standby_state,
 )
-from gs_backup_assets.postgres.wal import DEFAULT_SEGMENT_BYTES, PAGE_BYTES, Lsn
-from gs_backup_assets.recovery.wal.access import open_archive
+from gs_backup_assets.postgres.wal import PAGE_BYTES, Lsn
+from gs_backup_assets.recovery.wal.access import open_archive_as_stored
 from gs_backup_assets.vault.opening import Vault
 
 # A primary that has just died looks alive to a receiver until its end of the connection is closed.
@@ -160,9 +160,7 @@ def _archive(settings: DatabaseSettings, vault: Vault, state: StandbyState, *, f
         return CheckResult(name=name, status=Status.PASSED, summary="there is no archive of the write-ahead log")
     received = max(Lsn.parse(state.receive_lsn or "0/0"), Lsn.parse(state.replay_lsn or "0/0"))
     try:
-        archive = open_archive(settings, vault.primary, state.system_identifier)
-        size = archive.stored_segment_bytes() or DEFAULT_SEGMENT_BYTES
-        archive = open_archive(settings, vault.primary, state.system_identifier, segment_bytes=size)
+        archive = open_archive_as_stored(settings, vault.primary, state.system_identifier)
         segments = archive.segments(state.timeline)
     except BackupError as error:
         return _result(

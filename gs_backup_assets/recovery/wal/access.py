@@ -30,6 +30,15 @@ def open_archive(
     return WalArchive(store, settings.name, system_identifier, ciphers, segment_bytes=segment_bytes)
 
 
+def open_archive_as_stored(settings: DatabaseSettings, store: Store, system_identifier: str) -> WalArchive:
+    """The same, to be read by somebody who does not know how long its segments are: one of them is read for that."""
+    archive = open_archive(settings, store, system_identifier)
+    size = archive.stored_segment_bytes() or DEFAULT_SEGMENT_BYTES
+    if size == archive.segment_bytes:
+        return archive
+    return open_archive(settings, store, system_identifier, segment_bytes=size)
+
+
 def _ciphers(settings: DatabaseSettings, store: Store, system_identifier: str, *, writing: bool) -> Ciphers:
     """The cipher of each timeline, asked for once: a key of KMS is asked over the network."""
     known: dict[int, BackupCipher | None] = {}

@@ -13,8 +13,8 @@ from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError, ExitStatus
 from gs_backup_assets.postgres.connection import Target, connect
 from gs_backup_assets.postgres.slots import Slot, SlotLimits, read_slot, slot_limits
-from gs_backup_assets.postgres.wal import DEFAULT_SEGMENT_BYTES, Lsn
-from gs_backup_assets.recovery.wal.access import open_archive
+from gs_backup_assets.postgres.wal import Lsn
+from gs_backup_assets.recovery.wal.access import open_archive_as_stored
 from gs_backup_assets.recovery.wal.server import Server, look_at
 from gs_backup_assets.recovery.wal.survey import current_cluster, gap_behind_base, logs_of, missing_segments
 from gs_backup_assets.vault.store import Store
@@ -129,10 +129,7 @@ def _ends(server: Server, cluster: ClusterState | None) -> Iterator[Lsn]:
 
 
 def _cluster(settings: DatabaseSettings, store: Store, system_identifier: str, since: datetime) -> ClusterState:
-    archive = open_archive(settings, store, system_identifier)
-    size = archive.stored_segment_bytes() or DEFAULT_SEGMENT_BYTES
-    if size != archive.segment_bytes:
-        archive = open_archive(settings, store, system_identifier, segment_bytes=size)
+    archive = open_archive_as_stored(settings, store, system_identifier)
     logs = logs_of(archive)
     position = newest_position(store, settings.name, system_identifier)
     gap = gap_behind_base(archive, logs)

@@ -18,7 +18,7 @@ from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import BackupError, StoreError
 from gs_backup_assets.postgres.wal import DEFAULT_SEGMENT_BYTES, Lsn, Segment
 from gs_backup_assets.postgres.waldump import Commit
-from gs_backup_assets.recovery.wal.access import open_archive
+from gs_backup_assets.recovery.wal.access import open_archive, open_archive_as_stored
 from gs_backup_assets.recovery.wal.tail import known_tail, read_tail
 from gs_backup_assets.vault.store import Store
 
@@ -163,8 +163,11 @@ def survey_archive(
     unread: BackupError | None = None
     logs: tuple[TimelineLog, ...] = ()
     try:
+        if entry is None:
+            archive = open_archive_as_stored(settings, store, system_identifier)
+            segment_bytes = archive.segment_bytes
         logs = logs_of(archive, since=None if reading or entry is None else _stop_of(entry))
-    except BackupError as error:  # a history that cannot be read: nothing can be said of what follows what
+    except BackupError as error:  # as of a history that cannot be read: nothing can be said of what follows what
         unread = error
     cluster = ClusterLog(system_identifier, (_base(entry),) if entry else (), logs, segment_bytes)
     newest = max((log.number for log in logs if log.segments), default=None)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from gs_backup_assets.errors import BackupError, ConfigError
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.point_in_time.recover import recovered
 from gs_backup_assets.recovery.point_in_time.recover_folder import MARK, finish_folder, unfinished_folder
+from gs_backup_assets.recovery.wal.checks import survey_and_judge
 from gs_backup_assets.system.account import current_account, server_account
 from gs_backup_assets.vault.compression import decompress
 from gs_backup_assets_tests.processes import open_folder, processes_with
@@ -43,6 +45,11 @@ def code_of(caught: pytest.ExceptionInfo[BackupError]) -> str:
 def test_segments_of_64_megabytes(tmp_path: Path) -> None:
     """A server with them does not start on the default of min_wal_size."""
     with site(tmp_path, 17, settings={"min_wal_size": "128MB"}, segment_megabytes=64) as large:
+        large.archive()
+        # Without a base backup only a segment itself says how long it is.
+        looked = survey_and_judge(large.settings, large.vault.primary, now=datetime.now(timezone.utc))
+        assert looked.survey is not None and looked.survey.end == large.lsn()
+        assert [finding.code for finding in looked.checks[0].findings] == ["NO_BASE_BACKUP"]
         large.base_backup()
         large.server.sql("INSERT INTO t VALUES (1)")
         large.switch()
