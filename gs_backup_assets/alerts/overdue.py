@@ -10,6 +10,7 @@ from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.alerts.staleness_physical import MARGIN
 from gs_backup_assets.catalogue.cron import longest_pause
 from gs_backup_assets.catalogue.drills import read_drills
+from gs_backup_assets.catalogue.freshness import dated_by
 from gs_backup_assets.catalogue.staging_tests import read_staging_tests
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import DatabaseSettings
@@ -32,15 +33,15 @@ class Record(Protocol):
 R = TypeVar("R", bound=Record)
 
 
-def newest_proven(read: Callable[[int], Sequence[R]]) -> R | None:
-    """The newest record that is PROVEN among the newest twenty; `read` gives that many, the oldest first.
+def newest_proven(read: Callable[[int], Sequence[R]], now: datetime) -> R | None:
+    """The newest record that is PROVEN at `now`, among the newest twenty; `read` gives that many, the oldest first.
 
     Nearly always it is the newest one, and only that is read.
     """
     for count in (1, _LOOKED_AT):
-        found = next((record for record in reversed(read(count)) if record.verdict is Verdict.PROVEN), None)
-        if found is not None:
-            return found
+        for record in reversed(read(count)):
+            if record.verdict is Verdict.PROVEN and dated_by(record.finished_at, now):
+                return record
     return None
 
 
@@ -49,14 +50,14 @@ def overdue_problems(settings: DatabaseSettings, store: Store, now: datetime, li
     counts as overdue. Raises StoreError when the store cannot be read."""
     problems: list[Problem | None] = []
     if settings.physical is not None and settings.wal is not None:
-        drill = newest_proven(lambda count: read_drills(store, settings.name, newest=count))
+        drill = newest_proven(lambda count: read_drills(store, settings.name, newest=count), now)
         hint = "`gs-backup drill` makes one now and says what is wrong."
         limit = longest_pause(settings.physical.drill_schedule) + MARGIN
         problems.append(
             _overdue(settings, "drill", "recovery drill", drill, limit=limit, now=now, hint=hint, link=link)
         )
     if settings.staging is not None:
-        test = newest_proven(lambda count: read_staging_tests(store, settings.name, newest=count))
+        test = newest_proven(lambda count: read_staging_tests(store, settings.name, newest=count), now)
         hint = "`gs-backup staging-test` makes one now and says what is wrong."
         limit = longest_pause(settings.staging.schedule) + MARGIN
         problems.append(

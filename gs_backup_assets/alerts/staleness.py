@@ -10,7 +10,7 @@ from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.alerts.overdue import overdue_problems
 from gs_backup_assets.alerts.staleness_physical import offsite_problems, physical_problems
 from gs_backup_assets.catalogue.catalogue import Catalogue
-from gs_backup_assets.catalogue.freshness import Kind, freshness_of
+from gs_backup_assets.catalogue.freshness import Kind, dated_by, freshness_of
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import DatabaseSettings
@@ -98,6 +98,10 @@ def _proven(dumps: Dumps | None) -> Summary | None:
     return next((one for one in readable if one.verdict is Verdict.PROVEN), None)
 
 
+def _taken_by(now: datetime, dumps: Sequence[Summary]) -> list[Summary]:
+    return [one for one in dumps if dated_by(one.taken_at, now)]
+
+
 def _last_good(proven: Summary | None, copy: Summary | None, now: datetime) -> str:
     """What to fall back on: the newest proven backup of the primary store, else the newest proven copy."""
     if proven is not None:
@@ -113,8 +117,10 @@ def _primary_problems(
     name, copy = settings.name, _proven(copies)
     if isinstance(known, BackupError):
         return [_unreadable(name, "primary", known, link, "" if copy is None else _last_good(None, copy, now))]
-    freshness = freshness_of(known, settings.alerts.stale_after)
+    freshness = freshness_of(_taken_by(now, known), settings.alerts.stale_after)
     last_good = _last_good(freshness.newest_proven, copy, now)
+    ahead = [one.id for one in known[:1] if not dated_by(one.taken_at, now)]
+    note = f"{last_good} {ahead[0]} is of a clock that was ahead, and does not count." if ahead else last_good
     hint = f"`gs-backup doctor` looks for the cause, `gs-backup run` takes and proves a backup now. {_RUNBOOK}"
     if not known:
         # A disk that is not mounted looks the same as a store that was never written to. Said once: without a backup
@@ -132,7 +138,7 @@ def _primary_problems(
             f"{name}:stale-{kind.value}",
             _WORDS[kind],
             freshness.newest if kind is Kind.BACKUP else freshness.newest_proven,
-            note=last_good,
+            note=note,
             hint=hint,
             link=link,
         )
@@ -148,7 +154,7 @@ def _offsite_problems(settings: DatabaseSettings, now: datetime, link: str, copi
         problems = offsite_problems(settings, open_store(settings, "offsite"), now, link)
     except BackupError as error:
         return [_unreadable(name, "offsite", error, link)]
-    freshness = freshness_of(copies, settings.alerts.stale_after)
+    freshness = freshness_of(_taken_by(now, copies), settings.alerts.stale_after)
     if Kind.BACKUP not in freshness.stale(now):
         return problems
     note = "A loss of this place would lose what came after it."

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from gs_backup_assets.alerts.message import Problem
 from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
 from gs_backup_assets.catalogue.cron import longest_pause
+from gs_backup_assets.catalogue.freshness import dated_by
+from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.catalogue.wal_archive import archived_clusters
 from gs_backup_assets.catalogue.wal_inventory import WalKind, wal_folder, wal_objects
@@ -40,7 +42,7 @@ def offsite_problems(settings: DatabaseSettings, store: Store, now: datetime, li
     note = "A loss of this place would lose what came after it."
     hint = "`gs-backup doctor` looks at the off-site store, `gs-backup copy` brings what is missing."
     if settings.physical is not None:
-        newest = next(iter(PhysicalCatalogue(store, settings.name).summaries()), None)
+        newest = next(iter(_taken_by(now, store, settings.name)), None)
         what, limit = "off-site copy of a base backup", longest_pause(settings.physical.schedule) + MARGIN
         taken = newest.taken_at if newest else None
         problems.append(
@@ -76,11 +78,16 @@ def last_archived(store: Store, database: str, fresh_after: datetime | None = No
     return max(times, default=None)
 
 
+def _taken_by(now: datetime, store: Store, database: str) -> list[Summary]:
+    """The base backups, newest first."""
+    return [one for one in PhysicalCatalogue(store, database).summaries() if dated_by(one.taken_at, now)]
+
+
 def _base_backups(
     settings: DatabaseSettings, store: Store, now: datetime, link: str, limit: timedelta
 ) -> list[Problem]:
     """The newest base backup, and the newest proven one."""
-    known = PhysicalCatalogue(store, settings.name).summaries()
+    known = _taken_by(now, store, settings.name)
     proven = next((one for one in known if one.verdict is Verdict.PROVEN), None)
     last_good = (
         f"Last proven base backup: {proven.id}." if proven else "There is no proven base backup in the primary store."

@@ -10,6 +10,14 @@ from enum import Enum
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Verdict
 
+# Clocks of machines differ. What is dated later comes from one that was far ahead, and says nothing of today.
+_CLOCKS_DIFFER = timedelta(hours=1)
+
+
+def dated_by(moment: datetime, now: datetime) -> bool:
+    """Whether something of that moment can have been there at `now`: else it would be fresh until then."""
+    return moment <= now + _CLOCKS_DIFFER
+
 
 class Kind(str, Enum):
     """What can be stale."""

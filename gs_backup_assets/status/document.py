@@ -14,6 +14,7 @@ from gs_backup_assets.alerts.staleness import read_dumps, stale_problems
 from gs_backup_assets.alerts.staleness_physical import last_archived
 from gs_backup_assets.catalogue.attainment import Attained, Evidence, Way, attained
 from gs_backup_assets.catalogue.catalogue import PhysicalCatalogue
+from gs_backup_assets.catalogue.freshness import dated_by
 from gs_backup_assets.catalogue.objectives import CRITICAL_CLASS
 from gs_backup_assets.catalogue.summary import Summary
 from gs_backup_assets.catalogue.verdict import Status, Verdict
@@ -119,8 +120,9 @@ class Reading:
 
     @property
     def proven(self) -> Summary | None:
-        """The newest proven backup."""
-        return next((summary for summary in self.summaries if summary.verdict is Verdict.PROVEN), None)
+        """The newest proven backup, but for those of a clock that was ahead: they would be fresh for ever."""
+        proven = (one for one in self.summaries if one.verdict is Verdict.PROVEN)
+        return next((one for one in proven if dated_by(one.taken_at, self.now)), None)
 
 
 def read_database(settings: DatabaseSettings, now: datetime) -> Reading:

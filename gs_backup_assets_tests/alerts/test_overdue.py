@@ -12,6 +12,7 @@ from gs_backup_assets.alerts.staleness import stale_problems
 from gs_backup_assets.catalogue.drills import put_drill
 from gs_backup_assets.catalogue.staging_tests import put_staging_test
 from gs_backup_assets.catalogue.verdict import Verdict
+from gs_backup_assets.status.document import read_database
 from gs_backup_assets.vault.local import LocalStore
 from gs_backup_assets_tests.catalogue.drills import drill_of, staging_test_of
 from gs_backup_assets_tests.chain import settings_in
@@ -62,6 +63,8 @@ def test_a_restore_test_is_awaited_every_month(store: LocalStore) -> None:
     assert names(store, 36.1, staging=STAGING) == ["overdue-staging-test"]
     put_staging_test(store, staging_test_of(NOW + 36 * DAY, Verdict.NOT_VERIFIED))
     assert names(store, 36.1, staging=STAGING) == ["overdue-staging-test"]
+    put_staging_test(store, staging_test_of(NOW + 400 * DAY))
+    assert names(store, 36.1, staging=STAGING) == ["overdue-staging-test"], "a clock was ahead"
 
 
 def test_it_says_since_when_and_what_to_do(store: LocalStore) -> None:
@@ -76,3 +79,13 @@ def test_it_is_among_what_the_watch_tells(store: LocalStore) -> None:
     fill(store, (0,))
     settings = settings_in(store.root.parent, staging=STAGING)
     assert [problem.fingerprint for problem in stale_problems(settings, NOW)] == ["shop:overdue-staging-test"]
+
+
+def test_a_backup_of_a_clock_that_was_ahead_is_not_fresh_for_ever(store: LocalStore) -> None:
+    fill(store, (-400, 3))
+    settings = settings_in(store.root.parent)
+    stale = stale_problems(settings, NOW)
+    assert [problem.fingerprint for problem in stale] == ["shop:stale-backup", "shop:stale-proof"]
+    assert all("a clock that was ahead" in problem.body for problem in stale)
+    proven = read_database(settings, NOW).proven
+    assert proven is not None and proven.taken_at < NOW
