@@ -13,7 +13,7 @@ from gs_backup_assets.assets.common import ListenerFactory, evaluated, from_chec
 from gs_backup_assets.assets.logical import source_key
 from gs_backup_assets.catalogue.periods import DAY
 from gs_backup_assets.config import DatabaseSettings
-from gs_backup_assets.errors import StoreError
+from gs_backup_assets.errors import BackupError
 from gs_backup_assets.recovery.wal.checks import CHECKS, Surveyed, not_surveyed, survey_and_judge
 from gs_backup_assets.recovery.wal.survey import WalSurvey
 from gs_backup_assets.resources import VaultResource
@@ -104,7 +104,9 @@ def build_wal_sensor(
         day = DAY.of(now, settings.zone)
         try:
             surveyed = survey_and_judge(settings, vault.open(settings).primary, now=now)
-        except StoreError as error:  # nothing is known then, and people must be told that
+        except (
+            BackupError
+        ) as error:  # credentials that are not there as well: people must be told that nothing is known
             surveyed = not_surveyed(error)
         state = _state(day, surveyed)
         if context.cursor == state:

@@ -17,6 +17,7 @@ from gs_backup_assets.catalogue.periods import DAY, WEEK
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.config import load_config
 from gs_backup_assets.factory import build_definitions
+from gs_backup_assets.recovery.wal.checks import CHECKS
 from gs_backup_assets.resources import VaultResource
 from gs_backup_assets.schedules import plan_run
 from gs_backup_assets_tests.archived import Site, site
@@ -95,6 +96,21 @@ def test_a_store_that_is_away_is_reported(place: Site, instance: dg.DagsterInsta
     _tick(place, instance, good.cursor, place.now())
     evaluation = _latest(instance, KEY, "wal_continuous")
     assert not evaluation.passed and evaluation.metadata["status"].value == "not_verified"
+
+
+def test_a_store_whose_keys_are_not_there_is_reported(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    file = tmp_path / "backup.yaml"
+    bucket = "{kind: s3, bucket: backups, access_key_env: GS_BACKUP_TEST_NO_KEY, secret_key_env: GS_BACKUP_TEST_NO_KEY}"
+    file.write_text(
+        f"databases: {{shop: {{url_env: X}}}}\nstores: {{primary: {bucket}}}\nwal: {{}}\n", encoding="utf-8"
+    )
+    sensor = build_wal_sensor(load_config(file).database(), None)
+    with dg.build_sensor_context(instance=instance, resources={"vault": VaultResource()}) as context:
+        result = sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    told = [event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+    assert {event.check_name: event.metadata["status"].value for event in told} == dict.fromkeys(CHECKS, "not_verified")
+    assert "CREDENTIALS_MISSING" in str(told[0].metadata["findings"].value)
 
 
 def test_a_gap_starts_a_full_base_backup_once(place: Site, instance: dg.DagsterInstance) -> None:
