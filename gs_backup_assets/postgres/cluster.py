@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gs_backup_assets.errors import ProgramError, SourceError
-from gs_backup_assets.postgres.connection import Connection, Target, connect
+from gs_backup_assets.postgres.connection import Connection, Target, connect, query
 from gs_backup_assets.postgres.toolchain import Toolchain, reachable
 from gs_backup_assets.system.account import server_account
 from gs_backup_assets.system.programs import Program, run
@@ -157,8 +157,39 @@ def create_database(
 
 
 def drop_database(connection: Connection, name: str) -> None:
-    """DROP DATABASE IF EXISTS ... WITH (FORCE)."""
+    """DROP DATABASE IF EXISTS ... WITH (FORCE), and before it the subscriptions in it that are switched off.
+
+    A restored subscription is switched off, and its slot is the source's own: no publisher is asked (PostgreSQL manual,
+    "DROP SUBSCRIPTION"). One that is at work keeps its database, as prepared transactions and slots do: ObjectInUse.
+    """
+    import psycopg2
     from psycopg2 import sql
 
+    statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
     with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        try:
+            cursor.execute(statement)
+        except psycopg2.errors.ObjectInUse:
+            if not _drop_idle_subscriptions(connection, name):
+                raise
+            cursor.execute(statement)
+
+
+def _drop_idle_subscriptions(connection: Connection, database: str) -> bool:
+    """Whether there was one; a database is dropped from another one, and a subscription from its own."""
+    from psycopg2 import sql
+
+    names = query(
+        connection,
+        "SELECT subname FROM pg_catalog.pg_subscription AS s JOIN pg_catalog.pg_database AS d ON d.oid = s.subdbid"
+        " WHERE d.datname = %s AND NOT s.subenabled",
+        (database,),
+    )
+    if not names:
+        return False
+    inside = Target({**connection.info.dsn_parameters, "dbname": database}, connection.info.password or None)
+    with connect(inside, settings={"default_transaction_read_only": "off"}) as own, own.cursor() as cursor:
+        for (name,) in names:
+            cursor.execute(sql.SQL("ALTER SUBSCRIPTION {} SET (slot_name = NONE)").format(sql.Identifier(name)))
+            cursor.execute(sql.SQL("DROP SUBSCRIPTION {}").format(sql.Identifier(name)))
+    return True

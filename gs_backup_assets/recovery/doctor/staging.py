@@ -9,15 +9,18 @@ from gs_backup_assets.postgres.connection import connect, query, target_from_env
 from gs_backup_assets.recovery.doctor.diagnosis import Diagnosis, failed, passed
 from gs_backup_assets.recovery.dumps.restore import admin_of
 from gs_backup_assets.recovery.staging.masking import masking_secret
+from gs_backup_assets.recovery.staging.server import require_ours
 
 
 def staging_server(staging: Staging) -> Diagnosis:
-    """Whether the staging server is there, and lets the role make the database into which a backup is restored."""
+    """Whether the staging server is there, and lets the role make a database for a backup, and rename the old one."""
     try:
         target = target_from_environment(staging.url_env)
         with connect(admin_of(target), application="gs_backup doctor") as connection:
             sql = "SELECT rolsuper OR rolcreatedb, quote_ident(rolname) FROM pg_roles WHERE rolname = current_user"
             ((may_create, role),) = query(connection, sql)
+            if may_create:
+                require_ours(connection, target.database)
     except BackupError as error:
         return failed("staging", f"{error.code}: {error.message}", hint=error.hint)
     if not may_create:

@@ -93,7 +93,7 @@ def mask_database(target: Target, rules: Anonymise, secret: bytes, progress: Pro
 
 def drop_proof(target: Target) -> None:
     """Drop what the proof compared with: access may open."""
-    with connect(target) as connection, connection.cursor() as cursor:
+    with connect(target, settings=_SESSION) as connection, connection.cursor() as cursor:
         cursor.execute("SET client_min_messages = warning")
         cursor.execute(f"DROP SCHEMA IF EXISTS {PROOF_SCHEMA} CASCADE")
 

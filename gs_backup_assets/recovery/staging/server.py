@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
 from gs_backup_assets.catalogue.manifest import Manifest
 from gs_backup_assets.config import DatabaseSettings
@@ -69,19 +70,50 @@ def exists(connection: Connection, database: str) -> bool:
     return bool(query(connection, "SELECT 1 FROM pg_database WHERE datname = %s", (database,)))
 
 
+class Turn:
+    """The one test of a database that may be at work; `orders` gives the session that holds the lock.
+
+    For hours nothing is said on it. Where it was ended meanwhile, a new one takes the lock anew.
+    """
+
+    def __init__(self, admin: Target, database: str, sessions: ExitStack) -> None:
+        # A firewall forgets connections on which nothing is said.
+        self._admin = replace(admin, parameters={"keepalives_idle": "60", **admin.parameters})
+        self._database = database
+        self._sessions = sessions
+        self._session: Connection | None = None
+
+    def orders(self) -> Connection:
+        """The session. Raises SourceError (`STAGING_BUSY`, `SERVER_UNREACHABLE`)."""
+        if self._session is None or not _answers(self._session):
+            self._session = self._sessions.enter_context(connect(self._admin, application="gs_backup_staging"))
+            key = f"gs_backup staging test of {self._database}"
+            if not query(self._session, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (key,))[0][0]:
+                raise SourceError(
+                    "STAGING_BUSY", f"Another test of {self._database} is at work.", "Wait until it is done, or end it."
+                )
+        return self._session
+
+
+def _answers(connection: Connection) -> bool:
+    import psycopg2
+
+    try:
+        return bool(query(connection, "SELECT 1"))
+    except (psycopg2.OperationalError, psycopg2.InterfaceError):
+        return False
+
+
 @contextmanager
-def only_test(admin: Target, database: str) -> Iterator[Connection]:
+def only_test(admin: Target, database: str) -> Iterator[Turn]:
     """Give orders inside, while no other test of the same database does. SourceError (`STAGING_BUSY`).
 
     The lock is the session's: it is gone when this process is, however that ends.
     """
-    with connect(admin, application="gs_backup_staging") as connection:
-        key = f"gs_backup staging test of {database}"
-        if not query(connection, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (key,))[0][0]:
-            raise SourceError(
-                "STAGING_BUSY", f"Another test of {database} is at work.", "Wait until it is done, or end it."
-            )
-        yield connection
+    with ExitStack() as sessions:
+        turn = Turn(admin, database, sessions)
+        turn.orders()
+        yield turn
 
 
 def require_not_production(
@@ -113,6 +145,20 @@ def require_not_production(
         )
 
 
+def require_ours(connection: Connection, database: str) -> None:
+    """Only its owner renames a database: SourceError (`STAGING_NOT_OWNED`) where the role is none of its own."""
+    rows = query(
+        connection,
+        "SELECT format('The role %%I may not rename %%I, which belongs to %%I.', current_user, datname, owner.name),"
+        " format('Have a superuser of the staging server run: ALTER DATABASE %%I OWNER TO %%I;', datname, current_user)"
+        " FROM pg_database CROSS JOIN LATERAL (SELECT pg_get_userbyid(datdba) AS name) AS owner"
+        " WHERE datname = %s AND NOT pg_has_role(datdba, 'USAGE')",
+        (database,),
+    )
+    for message, hint in rows:
+        raise SourceError("STAGING_NOT_OWNED", message, hint)
+
+
 def swap_in(connection: Connection, server: RestoreServer, trial: str, database: str, stamp: str) -> str | None:
     """Give the copy the name of the staging database; returns the name of the old one, None where there was none."""
     if not exists(connection, database):
@@ -129,20 +175,36 @@ def give_up_safety(connection: Connection, database: str, stamp: str) -> list[st
     """Take the old databases their names of the way back; returns those under which they wait to be dropped.
 
     This is where a test is decided: a test that is killed later has left something to drop, nothing to put back.
+    Raises SourceError (`RENAME_REFUSED`).
     """
     names = []
     for safety in safeties(connection, database):
         name = trial_name(database, stamp)
+        # Whoever looks into every database of a server would keep it from its new name.
+        query(connection, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (safety,))
         rename(connection, safety, name)
         names.append(name)
     return names
 
 
-def repair(connection: Connection, database: str, stamp: str) -> str | None:
-    """Put right what a test that was ended midway has left, and say what that was; None when there is nothing.
+@dataclass(frozen=True)
+class Repaired:
+    """What was `done`, in words, and which copies are `kept`, each with the server's reason: drop them by hand."""
 
-    Inside `only_test`. The old database gets its name back, copies of production are dropped. Raises SourceError
-    (`STAGING_AMBIGUOUS`, `DATABASE_IN_USE`, `SWAP_REFUSED`).
+    done: tuple[str, ...]
+    kept: tuple[str, ...]
+
+    @property
+    def words(self) -> str | None:
+        """Both; None when there was nothing to put right."""
+        return "; ".join((*self.done, *self.kept)) or None
+
+
+def repair(connection: Connection, database: str, stamp: str) -> Repaired:
+    """Put right what a test that was ended midway has left, and say what that was.
+
+    Inside `only_test`. The old database gets its name back, copies of production are dropped; one that the server does
+    not drop is in nobody's way. Raises SourceError (`STAGING_AMBIGUOUS`, `DATABASE_IN_USE`, `SWAP_REFUSED`).
     """
     waiting = safeties(connection, database)
     if len(waiting) > 1:
@@ -151,7 +213,7 @@ def repair(connection: Connection, database: str, stamp: str) -> str | None:
             f"Several databases wait to become {database} again: {', '.join(waiting)}.",
             "Rename the right one by hand, and drop or rename the others.",
         )
-    done = []
+    done, kept = [], []
     for safety in waiting:
         if exists(connection, database):
             exchange(connection, database, safety, trial_name(database, stamp))
@@ -159,6 +221,20 @@ def repair(connection: Connection, database: str, stamp: str) -> str | None:
             rename(connection, safety, database)
         done.append(f"{safety} is {database} again")
     for trial in _trials(connection, database):
-        drop_database(connection, trial)
-        done.append(f"{trial} is dropped")
-    return "; ".join(done) or None
+        reason = drop_or_reason(connection, trial)
+        if reason is None:
+            done.append(f"{trial} is dropped")
+        else:
+            kept.append(f"{trial} is still there: {reason}")
+    return Repaired(tuple(done), tuple(kept))
+
+
+def drop_or_reason(connection: Connection, name: str) -> str | None:
+    """Drop a database; why the server did not, as it does while a slot or a prepared transaction needs it, or None."""
+    import psycopg2
+
+    try:
+        drop_database(connection, name)
+    except psycopg2.Error as error:
+        return error.diag.message_primary or "the server went away"
+    return None

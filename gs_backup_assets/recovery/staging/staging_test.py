@@ -17,9 +17,9 @@ from gs_backup_assets.catalogue.staging_tests import StagingTestRecord, put_stag
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status, not_verified, verdict_of
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.config_recovery import Hook, Staging
-from gs_backup_assets.errors import BackupError, NotVerifiable, ProofFailed, StoreError
+from gs_backup_assets.errors import BackupError, NotVerifiable, ProofFailed, SourceError, StoreError
 from gs_backup_assets.postgres.cluster import drop_database
-from gs_backup_assets.postgres.connection import Connection, Target, connect, target_from_environment
+from gs_backup_assets.postgres.connection import Target, target_from_environment
 from gs_backup_assets.progress import Progress
 from gs_backup_assets.recovery.application.health import wait_until_healthy
 from gs_backup_assets.recovery.application.hooks import run_hook
@@ -32,10 +32,13 @@ from gs_backup_assets.recovery.dumps.take import jobs_of
 from gs_backup_assets.recovery.staging.masking import drop_proof, mask_database, masking_secret
 from gs_backup_assets.recovery.staging.masking_proof import prove_masked
 from gs_backup_assets.recovery.staging.server import (
+    Turn,
+    drop_or_reason,
     give_up_safety,
     only_test,
     repair,
     require_not_production,
+    require_ours,
     safeties,
     staging_section,
     swap_in,
@@ -79,7 +82,7 @@ def run_staging_test(
     The off-site copy is used where the backup has one, or the copy in `which`. What fails is a check in the record: the
     old database is then put back and the application started again. An earlier test that was killed is put right first.
     Raises, before anything is stopped, ConfigError (`NO_STAGING`, `STAGING_IS_PRODUCTION`, ...), ProofFailed
-    (`NO_PROVEN_BACKUP`), SourceError (`STAGING_BUSY`, `SERVER_UNREACHABLE`), StoreError.
+    (`NO_PROVEN_BACKUP`), SourceError (`STAGING_BUSY`, `STAGING_NOT_OWNED`, `SERVER_UNREACHABLE`), StoreError.
     """
     section = staging_section(settings)
     staging = target_from_environment(section.url_env)
@@ -88,10 +91,11 @@ def run_staging_test(
         copy, entry = newest_proven(settings, vault, which)
         manifest = entry.require_manifest()
         server, _ = server_of(staging, manifest)
-        with only_test(server.admin, staging.database) as admin:
-            require_not_production(settings, manifest, staging, admin)
-            test = _Test(settings, section, staging, server, admin, progress, f"{now:%Y%m%dT%H%M%SZ}", entry.id)
-            test.repaired = repair(admin, staging.database, test.stamp)
+        with only_test(server.admin, staging.database) as turn:
+            require_not_production(settings, manifest, staging, turn.orders())
+            require_ours(turn.orders(), staging.database)
+            test = _Test(settings, section, staging, server, turn, progress, f"{now:%Y%m%dT%H%M%SZ}", entry.id)
+            test.repaired = repair(turn.orders(), staging.database, test.stamp).words
             began = datetime.now(timezone.utc)
             test.run(vault.store(copy), entry, manifest, secret)
         record = _record(test, copy, entry, began=began, now=now)
@@ -117,11 +121,11 @@ def put_staging_back(settings: DatabaseSettings, progress: Progress, *, now: dat
     section = staging_section(settings)
     staging = target_from_environment(section.url_env)
     facts: dict[str, str | int | float] = {"database": staging.database}
-    with only_test(admin_of(staging), staging.database) as admin:
+    with only_test(admin_of(staging), staging.database) as turn:
         with progress.stage("stop"):
             _run(section.stop, settings, facts)
         with progress.stage("put back"):
-            repaired = repair(admin, staging.database, f"{now:%Y%m%dT%H%M%SZ}")
+            repaired = repair(turn.orders(), staging.database, f"{now:%Y%m%dT%H%M%SZ}").words
     with progress.stage("start"):
         _run(section.start, settings, facts)
     return repaired
@@ -158,7 +162,7 @@ class _Test:
     section: Staging
     staging: Target
     server: RestoreServer
-    admin: Connection
+    turn: Turn
     progress: Progress
     stamp: str
     backup_id: str
@@ -190,10 +194,11 @@ class _Test:
             with self._step("staging_healthy", answers), self.progress.stage("health"):
                 for health in self.section.health:
                     wait_until_healthy(health, advice=_HEALTH_HINT)
-            masking = sum(seconds.get(name, 0.0) for name in _MASKING_STAGES)
-            self.healthy_after = sum(seconds.values()) - before - masking
-            # From here on the copy is the staging database, whatever happens.
-            old = give_up_safety(self.admin, self.staging.database, self.stamp)
+                masking = sum(seconds.get(name, 0.0) for name in _MASKING_STAGES)
+                healthy_after = sum(seconds.values()) - before - masking
+                # From here on the copy is the staging database, whatever happens.
+                old = give_up_safety(self.turn.orders(), self.staging.database, self.stamp)
+                self.healthy_after = healthy_after
         except _Stopped:
             self._put_back()
         except BaseException as error:
@@ -203,14 +208,14 @@ class _Test:
             self._drop(old)
 
     def _drop(self, names: Sequence[str]) -> None:
-        import psycopg2
-
         for name in names:
-            try:
-                with self.progress.stage("drop"):
-                    drop_database(self.admin, name)
-            except psycopg2.Error as error:
-                found = Finding(code="OLD_DATABASE_KEPT", message=f"{name}: {_words(error)}.", hint="Drop it.")
+            with self.progress.stage("drop"):
+                try:
+                    reason = drop_or_reason(self.turn.orders(), name)
+                except SourceError as error:
+                    reason = error.message.rstrip(".")
+            if reason is not None:
+                found = Finding(code="OLD_DATABASE_KEPT", message=f"{name}: {reason}.", hint="Drop it.")
                 check = self.checks["staging_healthy"]
                 self.checks[check.name] = check.model_copy(update={"findings": (found,)})
 
@@ -266,7 +271,7 @@ class _Test:
         self.checks["staging_anonymised"] = check.model_copy(update={"name": "staging_anonymised"})
 
     def _swap(self, trial: str) -> None:
-        swap_in(self.admin, self.server, trial, self.staging.database, self.stamp)
+        swap_in(self.turn.orders(), self.server, trial, self.staging.database, self.stamp)
         self.swapped = True
 
     def _put_back(self) -> None:
@@ -277,12 +282,13 @@ class _Test:
         try:
             with self.progress.stage("put back"):
                 stopping = self._stop_again() if self.swapped else None
-                with _usable(self.admin, self.server.admin) as admin:
-                    first = bool(self.swapped and not safeties(admin, self.staging.database))
-                    done += filter(None, [repair(admin, self.staging.database, self.stamp)])
-                    if first:
-                        drop_database(admin, self.staging.database)
-                        done.append(f"{self.staging.database}, which was not there before, is dropped")
+                orders = self.turn.orders()
+                first = bool(self.swapped and not safeties(orders, self.staging.database))
+                repaired = repair(orders, self.staging.database, self.stamp)
+                done += repaired.done
+                if first:
+                    drop_database(orders, self.staging.database)
+                    done.append(f"{self.staging.database}, which was not there before, is dropped")
                 self._commands(self.section.start)
             if stopping is not None:
                 raise stopping
@@ -291,6 +297,9 @@ class _Test:
             self._ended(PUT_BACK, Status.FAILED, code, f"Staging is not what it was: {_words(error)}", _BY_HAND)
             return
         summary = "; ".join([*done, "the application was started again"])
+        if repaired.kept:
+            self._ended(PUT_BACK, Status.FAILED, "COPY_KEPT", f"{summary}, but {'; '.join(repaired.kept)}", "Drop it.")
+            return
         self.checks[PUT_BACK] = CheckResult(name=PUT_BACK, status=Status.PASSED, summary=summary)
 
     def _stop_again(self) -> BackupError | None:
@@ -311,16 +320,6 @@ class _Stopped(Exception):
 
 def _words(error: Any) -> str:
     return error.message if isinstance(error, BackupError) else (error.diag.message_primary or "the server went away")
-
-
-@contextmanager
-def _usable(connection: Connection, admin: Target) -> Iterator[Connection]:
-    """The connection, or another one where the server has ended it."""
-    if not connection.closed:
-        yield connection
-        return
-    with connect(admin) as another:
-        yield another
 
 
 def _record(test: _Test, copy: Which, entry: Entry, *, began: datetime, now: datetime) -> StagingTestRecord:

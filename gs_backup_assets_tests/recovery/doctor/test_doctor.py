@@ -227,7 +227,11 @@ def test_the_staging_server_and_the_secret_of_the_masking_are_looked_at(
         assert "MASKING_KEY_SHORT" in key.summary and "too short" not in str(key)
         execute(empty_database, server.hint.partition(": ")[2])
         monkeypatch.setenv("TEST_MASKING_KEY", "long enough, and random")
+        server, key = looked_at()
+        assert "STAGING_NOT_OWNED" in server.summary and key.status is Status.PASSED
+        execute(empty_database, server.hint.partition(": ")[2])
         assert [d.status for d in looked_at()] == [Status.PASSED, Status.PASSED]
+        execute(empty_database, f"ALTER DATABASE {empty_database.database} OWNER TO CURRENT_USER")
 
 
 def test_a_missing_address_is_an_error_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

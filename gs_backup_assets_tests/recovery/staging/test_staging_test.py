@@ -44,6 +44,8 @@ def chain(server17: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     with fresh_database(server17) as target:
         with connect(target) as connection:
             load_sample(connection, scale=0.05)
+        # Settings of the database come with it, and must be in nobody's way.
+        execute(target, f"ALTER DATABASE {target.database} SET default_transaction_read_only = on")
         made.take(target)
     keep_proof(made)
     return made
@@ -171,6 +173,53 @@ def test_an_application_that_cannot_be_stopped_again(site: Site) -> None:
     assert put_back.status is Status.FAILED and codes(put_back) == {"HOOK_FAILED"}
     assert site.is_old and site.databases() == [site.name]
     assert site.told == [f"start {site.name}"] * 2
+
+
+def ends_the_session(site: Site, status: int) -> dict[str, Any]:
+    """A command during which the server ends the session that the test gives its orders on."""
+    p = site.cluster.target().parameters
+    words = f"dbname=postgres user={p['user']} host={p['host']} port={p['port']}"
+    sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'gs_backup_staging'"
+    code = f"import psycopg2, sys; psycopg2.connect({words!r}).cursor().execute({sql!r}); sys.exit({status})"
+    return {"name": "end", "command": [sys.executable, "-c", code]}
+
+
+def test_a_session_that_ends_meanwhile_keeps_nothing_from_its_place(site: Site) -> None:
+    record = site.test(site.settings(stop=[ends_the_session(site, 1)])).record
+    assert codes(record.check("staging_stopped")) == {"HOOK_FAILED"}
+    assert record.check("staging_put_back").status is Status.PASSED
+    assert site.told == [f"start {site.name}"] and site.is_old
+    record = site.test(site.settings(start=[ends_the_session(site, 0), site.command("start")])).record
+    assert record.exit_status is ExitStatus.GOOD
+    assert not site.is_old and site.databases() == [site.name]
+
+
+def test_an_old_database_that_cannot_be_dropped_stops_no_other_test(site: Site) -> None:
+    """A subscription that is at work keeps it; one that is switched off, as restored ones are, is dropped with it."""
+    subscription = "CREATE SUBSCRIPTION s CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)"
+    execute(site.target, subscription, "ALTER SUBSCRIPTION s ENABLE")
+    record = site.test().record
+    assert record.exit_status is ExitStatus.GOOD and codes(record.check("staging_healthy")) == {"OLD_DATABASE_KEPT"}
+    (kept,) = set(site.databases()) - {site.name}
+    try:
+        said = put_staging_back(site.settings(), Progress(), now=datetime.now(timezone.utc))
+        assert said is not None and f"{kept} is still there: " in said and "subscription" in said
+    finally:
+        execute(site.cluster.target(kept), "ALTER SUBSCRIPTION s DISABLE")
+    said = put_staging_back(site.settings(), Progress(), now=datetime.now(timezone.utc))
+    assert said == f"{kept} is dropped" and site.databases() == [site.name]
+
+
+def test_a_staging_database_of_another_role_is_refused_before_anything_is_stopped(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = f"creator_{site.name}"
+    execute(site.cluster.target(), f"CREATE ROLE {role} LOGIN CREATEDB")
+    monkeypatch.setenv(URL_VARIABLE, site.url.replace(f"{site.target.parameters['user']}@", f"{role}@"))
+    with pytest.raises(SourceError, match=f"STAGING_NOT_OWNED.*OWNER TO {role}"):
+        site.test()
+    assert site.told == [] and site.is_old
+    execute(site.cluster.target(), f"DROP ROLE {role}")
 
 
 def test_a_rule_that_breaks_a_key_changes_nothing(site: Site) -> None:
