@@ -16,12 +16,15 @@ from gs_backup_assets.postgres.wal import (
     Lsn,
     Segment,
     aligned,
+    header_bytes,
     written_bytes,
 )
 
 RECORD_HEADER_BYTES = 24
 CRC_AT = 20
 _REMAINING_AT = 16  # xlp_rem_len: what of a record goes on in this page
+_INFORMATION_AT = 16  # xl_info, and xl_rmid behind it
+_SWITCH = 0x40  # XLOG_SWITCH, of resource manager 0
 _POLYNOMIAL = 0x82F63B78
 
 
@@ -36,6 +39,33 @@ def written_end(data: bytes, segment: Segment) -> Lsn:
         return segment.start
     by_bytes = aligned(len(data[:pages].rstrip(b"\0")))
     return Lsn(segment.start.value + max(by_bytes, _end_of_records(data, pages)))
+
+
+def is_finished(data: bytes, segment: Segment) -> bool:
+    """Whether nothing more will be written to a segment; True as well where the last page does not show it.
+
+    Its last record reaches its end, or switches to the next one. `data` is as long as a segment.
+    """
+    pages = written_bytes(data, segment)
+    if pages == 0:
+        return True
+    page = pages - PAGE_BYTES
+    (remaining,) = struct.unpack_from("<I", data, page + _REMAINING_AT)
+    at, last = page + header_bytes(page, segment.size) + aligned(remaining), None
+    while at < pages:
+        (length,) = struct.unpack_from("<I", data, at)
+        if length == 0:
+            break
+        if length < RECORD_HEADER_BYTES:  # damage is told by others
+            return True
+        at, last = walk(at, aligned(length)), at
+    if pages == len(data) and at >= pages:
+        return True
+    if at > pages:  # the rest of the last record is not there
+        return False
+    if last is None:  # a switch may have begun in the page before
+        return bool(0 < remaining < RECORD_HEADER_BYTES)
+    return data[last + _INFORMATION_AT] & 0xF0 == _SWITCH and data[last + _INFORMATION_AT + 1] == 0
 
 
 def _end_of_records(data: bytes, pages: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from gs_backup_assets.config import DatabaseSettings
 from gs_backup_assets.errors import ConfigError, StoreError
 from gs_backup_assets.postgres.wal import Segment, is_history, is_segment, read_header
+from gs_backup_assets.postgres.wal_records import is_finished
 from gs_backup_assets.recovery.wal.access import open_archive
 from gs_backup_assets.recovery.wal.fetching import cluster_of
 from gs_backup_assets.vault.store import Store
@@ -20,8 +21,8 @@ def push_wal(settings: DatabaseSettings, store: Store, path: Path, *, system_ide
 
     `system_identifier` is the server's own; a segment carries it, a history does not. What a promoted server leaves of
     its old timeline (`.partial`) is kept as a part; backup histories (`.backup`) are taken and dropped: the manifests
-    of base backups say it all. Raises StoreError: `WAL_CONFLICT`, `WAL_FOREIGN`, `WAL_MISPLACED`, `WAL_DAMAGED` and
-    those of the store; ConfigError (`WAL_FILE_UNKNOWN`, and for a history those of `cluster_of`).
+    of base backups say it all. Raises StoreError: `WAL_CONFLICT`, `WAL_FOREIGN`, `WAL_MISPLACED`, `WAL_DAMAGED`,
+    `WAL_UNFINISHED` and those of the store; ConfigError (`WAL_FILE_UNKNOWN`, and for a history those of `cluster_of`).
     """
     name = path.name
     if name.endswith(_BACKUP) and is_segment(name.partition(".")[0]):
@@ -63,6 +64,13 @@ def _push_segment(
         segment_bytes=header.segment_bytes,
     )
     if not name.endswith(_PARTIAL):
+        if len(data) == segment.size and not is_finished(data, segment):
+            raise StoreError(
+                "WAL_UNFINISHED",
+                f"{name} is not finished: archived as a whole one, it would keep the finished one out.",
+                "Leave it to archive_command, which comes when it is. Where its server is gone for good, copy it to"
+                f" {name}{_PARTIAL} and push that: what is written of it is kept.",
+            )
         new = archive.put(segment, data)
         archive.drop_partials(segment)
         return new

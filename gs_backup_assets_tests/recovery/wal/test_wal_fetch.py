@@ -85,6 +85,8 @@ def test_the_end_of_an_old_timeline_is_kept_as_a_part(pushed: Site, server: Prod
         "CREATE TABLE at_the_end ()"
     )  # else the log may end where a segment ends, whose next one has no file yet
     current = Segment.at(pushed.flushed(), 1)
+    refused = pushed.run("wal", "push", str(server.data / "pg_wal" / current.name), check=4)
+    assert "WAL_UNFINISHED" in refused.stderr and pushed.archive.find(current) is None
     partial = tmp_path / f"{current.name}.partial"
     shutil.copy(server.data / "pg_wal" / current.name, partial)
     pushed.run("wal", "push", str(partial))
