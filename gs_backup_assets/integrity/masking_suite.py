@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gs_backup_assets.catalogue.verdict import CheckResult, Finding, Status
-from gs_backup_assets.integrity.rules import Rows, Rule, RuleSet, identifier, literal
+from gs_backup_assets.integrity.rules import Rows, Rule, RuleSet, Table, identifier, literal
 from gs_backup_assets.integrity.suite import evaluate
 from gs_backup_assets.postgres.connection import Target
 
@@ -53,6 +53,16 @@ class ProvedTable:
     columns: tuple[ProvedColumn, ...]
 
 
+class _AsItStands(Rows):
+    """A statement without aliases: braces in it are those of a name, or of a constant such as an array."""
+
+    def aliases(self) -> tuple[str, ...]:
+        return ()
+
+    def query(self, own: Table, tables: Mapping[str, Table]) -> str:
+        return self.sql
+
+
 def prove_columns(tables: Sequence[ProvedTable], target: Target) -> CheckResult:
     """Evaluate the suite: one rule for each thing that could have been left behind in each column.
 
@@ -69,7 +79,7 @@ def prove_columns(tables: Sequence[ProvedTable], target: Target) -> CheckResult:
                 title=f"{label}: {what}",
                 severity="critical",
                 table=alias,
-                check=Rows(kind="rows", sql=sql),
+                check=_AsItStands(kind="rows", sql=sql),
             )
             found.append((rule, what, label))
     outcomes = evaluate(

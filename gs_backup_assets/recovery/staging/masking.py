@@ -300,11 +300,15 @@ WITH RECURSIVE family (oid) AS (
     SELECT unnest(%s::oid[])
     UNION
     SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN family AS f ON f.oid = i.inhparent
+), firing (oid, name, state) AS (
+    SELECT tgrelid, 'TRIGGER ' || quote_ident(tgname), tgenabled::text FROM pg_catalog.pg_trigger WHERE NOT tgisinternal
+    UNION ALL
+    SELECT ev_class, 'RULE ' || quote_ident(rulename), ev_enabled::text FROM pg_catalog.pg_rewrite
 )
-SELECT format('ALTER TABLE ONLY %%I.%%I', n.nspname, c.relname), quote_ident(t.tgname), t.tgenabled::text
-FROM family AS f JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = f.oid JOIN pg_catalog.pg_class AS c ON c.oid = f.oid
+SELECT format('ALTER TABLE ONLY %%I.%%I', n.nspname, c.relname), t.name, t.state
+FROM family AS f JOIN firing AS t ON t.oid = f.oid JOIN pg_catalog.pg_class AS c ON c.oid = f.oid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE NOT t.tgisinternal AND t.tgenabled::text = ANY (%s)
+WHERE t.state = ANY (%s)
 ORDER BY 1, 2
 """
 _ENABLE = {"O": "ENABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
@@ -312,7 +316,7 @@ _ENABLE = {"O": "ENABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 
 @contextmanager
 def _no_triggers(connection: Connection, plan: MaskingPlan) -> Iterator[None]:
-    """No trigger of the application's fires inside; each is as it was afterwards.
+    """No trigger or rule of the application's fires inside; each is as it was afterwards.
 
     As a replica the session checks no foreign key, which change one side after the other (PostgreSQL manual,
     "session_replication_role"); those triggers that fire nevertheless are switched off. SourceError (`MASKING_DENIED`)
@@ -335,10 +339,10 @@ def _no_triggers(connection: Connection, plan: MaskingPlan) -> Iterator[None]:
             ) from None
     found = query(connection, _TRIGGERS, ([table.oid for table in plan.tables], firing))
     for table, trigger, _ in found:
-        query(connection, f"{table} DISABLE TRIGGER {trigger}")
+        query(connection, f"{table} DISABLE {trigger}")
     yield
     for table, trigger, state in found:
-        query(connection, f"{table} {_ENABLE[state]} TRIGGER {trigger}")
+        query(connection, f"{table} {_ENABLE[state]} {trigger}")
 
 
 _VIEWS = """

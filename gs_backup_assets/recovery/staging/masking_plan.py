@@ -115,6 +115,9 @@ def _given(rules: Anonymise, facts: ColumnFacts, problems: list[str]) -> dict[Co
         if label not in tables:
             problems.append(f"there is no table {table}")
             continue
+        if len({column.relation for column in facts.columns.values() if column.table_label == label}) > 1:
+            problems.append(f"{table} is the name of several tables")
+            continue
         for name, rule in columns.items():
             column = named.get((label, name))
             if column is None:

@@ -28,7 +28,7 @@ CREATE TYPE mood AS ENUM ('good', 'bad');
 CREATE DOMAIN address AS varchar(30) CHECK (value ~ '@');
 CREATE TABLE person (
     id integer PRIMARY KEY, mail address NOT NULL, name varchar(40), nick citext UNIQUE, born date, seen timestamptz,
-    token uuid UNIQUE DEFAULT gen_random_uuid(), note text, extra jsonb, mood mood DEFAULT 'good', code char(12),
+    token uuid UNIQUE DEFAULT gen_random_uuid(), note text, extra jsonb, tags text[], mood mood DEFAULT 'good', code char(12),
     lower_mail text GENERATED ALWAYS AS (lower(mail::text)) STORED, touched integer NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX person_mail ON person (lower(mail::text));
@@ -44,6 +44,12 @@ CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.touched :
 CREATE TRIGGER touch BEFORE UPDATE ON person FOR EACH ROW EXECUTE FUNCTION touch();
 CREATE TRIGGER touch_always BEFORE UPDATE ON person FOR EACH ROW EXECUTE FUNCTION touch();
 ALTER TABLE person ENABLE ALWAYS TRIGGER touch_always;
+CREATE TABLE heard (mail text);
+CREATE RULE hear AS ON UPDATE TO login DO ALSO INSERT INTO heard VALUES (OLD.mail);
+ALTER TABLE login ENABLE ALWAYS RULE hear;
+CREATE SCHEMA audit;
+CREATE TABLE audit.day (what text);
+CREATE TABLE "audit.day" (what text);
 INSERT INTO person (id, mail, name, nick, born, seen, note, extra, code)
     SELECT i, 'Person' || i || '@real.org', 'Real Name ' || i % 7, 'Nick' || i, date '1970-01-01' + i * 97,
            timestamptz '2026-01-01' + i * interval '1 h', repeat('secret note ' || i || ' ', i % 40), '{"a": 1}',
@@ -61,7 +67,7 @@ ANALYZE;
 PERSON: dict[str, Any] = {
     "id": "hash", "mail": {"fake": "email"}, "name": {"fake": "name"}, "nick": "hash", "born": {"fake": "date"},
     "seen": {"fake": "date"}, "token": "hash", "note": {"fake": "text"}, "extra": {"constant": "{}"},
-    "mood": {"constant": "bad"}, "code": "hash", "lower_mail": "hash",
+    "tags": {"constant": "{none}"}, "mood": {"constant": "bad"}, "code": "hash", "lower_mail": "hash",
 }  # fmt: skip
 RULES: dict[str, Any] = {
     "person": PERSON,
@@ -142,6 +148,8 @@ def test_what_says_nothing_stays_and_triggers_are_silent(copy: Target) -> None:
     assert rows(copy, "SELECT sum(touched) FROM person") == [(0,)]
     states = "SELECT tgname, tgenabled::text FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1"
     assert rows(copy, states) == [("touch", "O"), ("touch_always", "A")], "each is as it was"
+    assert rows(copy, "SELECT * FROM heard") == [], "no rule has kept what was masked"
+    assert rows(copy, "SELECT ev_enabled::text FROM pg_rewrite WHERE rulename = 'hear'") == [("A",)]
 
 
 def test_nothing_is_left_in_files_views_and_statistics(server17: Cluster, copy: Target) -> None:
@@ -178,6 +186,7 @@ def test_one_secret_gives_one_result_and_another_another(server17: Cluster) -> N
     [
         ({"nobody": {"id": "hash"}}, "there is no table nobody"),
         ({"person": {"ears": "hash"}}, "no column ears"),
+        ({"audit.day": {"what": "hash"}}, "audit.day is the name of several tables"),
         ({"visit_a": {"who": "hash"}}, "give the rules to the partitioned table"),
         ({"friend": {"person": "hash"}}, "give the rule to person.id"),
         ({"person": {"id": "hash"}, "friend": {"other": {"constant": "1"}}}, "refers to person.id"),
