@@ -23,6 +23,11 @@ _LAST_COMPLETED = re.compile(r"LOG:\s+last completed transaction was at log time
 _READY = re.compile(r"LOG:\s+database system is ready to accept connections")
 _GAVE_UP = re.compile(r"(FATAL|PANIC):\s+(.*)")
 _ANOTHER = "`gs-backup coverage` shows what can be recovered to; the other store (--from) may have it."
+# The log goes on without a gap then, and no look at the archive shows it.
+_MINIMAL = (
+    "Production was run with wal_level = minimal: no base backup from before leads beyond that, whatever `coverage`"
+    " shows. Take a base backup now; recover to a point before it, or from a base backup behind it."
+)
 # What the server says when it gives up -> code, and whether the backups are to blame.
 _REASONS = (
     (r"No space left on device", "NO_SPACE", False),
@@ -93,7 +98,7 @@ class RecoveryLog:
             if re.search(pattern, every):
                 message = f"The server gave recovery up: {words}."
                 if of_the_backups:
-                    return ProofFailed(code, message, _ANOTHER)
+                    return ProofFailed(code, message, _MINIMAL if code == "WAL_LEVEL_MINIMAL" else _ANOTHER)
                 return ProgramError(code, message, "Free space there, or recover into a folder on another disk.")
         return ProgramError(
             "RECOVERY_FAILED", f"The server gave recovery up: {words}.", "Look at its words; try another base backup."

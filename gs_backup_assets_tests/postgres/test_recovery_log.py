@@ -66,6 +66,7 @@ def test_why_it_gave_up_has_a_code_and_the_servers_words(line: str, code: str, k
     error = log("LOG:  starting archive recovery", line).why_it_ended()
     assert (error.code, type(error)) == (code, kind)
     assert line.partition(":  ")[2] in error.message
+    assert ("Take a base backup now" in error.hint) == (code == "WAL_LEVEL_MINIMAL")
 
 
 def plan(target: RecoveryTarget, *, to_the_end: bool = False) -> RecoveryPlan:
