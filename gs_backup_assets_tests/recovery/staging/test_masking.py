@@ -28,7 +28,8 @@ CREATE TYPE mood AS ENUM ('good', 'bad');
 CREATE DOMAIN address AS varchar(30) CHECK (value ~ '@');
 CREATE TABLE person (
     id integer PRIMARY KEY, mail address NOT NULL, name varchar(40), nick citext UNIQUE, born date, seen timestamptz,
-    token uuid UNIQUE DEFAULT gen_random_uuid(), note text, extra jsonb, tags text[], mood mood DEFAULT 'good', code char(12),
+    token uuid UNIQUE DEFAULT gen_random_uuid(), note text, extra jsonb, tags text[],
+    mood mood DEFAULT 'good', code char(12),
     lower_mail text GENERATED ALWAYS AS (lower(mail::text)) STORED, touched integer NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX person_mail ON person (lower(mail::text));
