@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Generic, TypeVar
+from datetime import date, datetime, timedelta, timezone
+from typing import Generic, Protocol, TypeVar
 
 from gs_backup_assets.catalogue import manifest as manifests
 from gs_backup_assets.catalogue import proof as proofs
+from gs_backup_assets.catalogue.freshness import dated_by
 from gs_backup_assets.catalogue.manifest import (
     BULK,
     HOLD,
@@ -98,6 +99,27 @@ def _is_id(name: str) -> bool:
     return True
 
 
+def _is_day(partition: str) -> bool:
+    try:
+        return date.fromisoformat(partition).isoformat() == partition
+    except ValueError:
+        return False
+
+
+class _Dated(Protocol):
+    @property
+    def taken_at(self) -> datetime: ...
+
+
+D = TypeVar("D", bound=_Dated)
+
+
+def _newest(some: Sequence[D]) -> D | None:
+    """The first of what comes newest first, but for what is dated after now, unless all of it is."""
+    now = datetime.now(timezone.utc)
+    return next((one for one in some if dated_by(one.taken_at, now)), next(iter(some), None))
+
+
 @dataclass(frozen=True)
 class _Found:
     """A folder with a backup's id, and what lies in it: name below the folder -> object."""
@@ -109,6 +131,20 @@ class _Found:
     @property
     def finished(self) -> bool:
         return manifests.NAME in self.objects
+
+    @property
+    def name(self) -> str:
+        """A copy in another folder has the same id."""
+        return f"{self.partition}/{self.id}"
+
+    @property
+    def order(self) -> tuple[str, bool, str]:
+        """Sorts by age. What was copied to a folder that is named after no day comes before the original."""
+        return self.id, _is_day(self.partition), self.partition
+
+    @property
+    def taken_at(self) -> datetime:
+        return parse_id(self.id)
 
     @property
     def held(self) -> bool:
@@ -151,11 +187,11 @@ class BackupCatalogue(Generic[M]):
         """
         finished = self._finished(listing=listing)
         with remembered(self.store.describe(), f"{self.database}/{self.kind}") as memory:
-            fresh = [found for found in finished if memory.recall(found.id, found.tag) is None]
+            fresh = [found for found in finished if memory.recall(found.name, found.tag) is None]
             with Threads(_READERS, "catalogue") as pool:
                 for found, entry in zip(fresh, pool.map(self._load, fresh), strict=True):
-                    memory.keep(found.id, found.tag, _summary(entry))
-            memory.forget_but({found.id for found in finished})
+                    memory.keep(found.name, found.tag, _summary(entry))
+            memory.forget_but({found.name for found in finished})
             return [self._recalled(memory, found) for found in finished]
 
     def latest(self, partition: str | None = None) -> BackupEntry[M] | None:
@@ -169,10 +205,16 @@ class BackupCatalogue(Generic[M]):
         return None if found is None else self._load(found)
 
     def find(self, wanted: str) -> BackupEntry[M]:
-        """A backup by id, by partition (its newest), or `latest`. ConfigError (`BACKUP_NOT_FOUND`)."""
-        for found in self._finished():
-            if wanted in ("latest", found.id, found.partition):
-                return self._load(found)
+        """A backup by id, by partition (its newest), or `latest`. ConfigError (`BACKUP_NOT_FOUND`).
+
+        What is dated after now is the latest only where there is nothing else: a clock was ahead when it was taken, and
+        it would hide for so long all that came after it.
+        """
+        finished = self._finished()
+        named = [one for one in finished if wanted in (one.id, one.partition)]
+        found = _newest(finished) if wanted == "latest" else next(iter(named), None)
+        if found is not None:
+            return self._load(found)
         raise ConfigError(
             "BACKUP_NOT_FOUND",
             f"{self.store.describe()} has no backup {wanted!r} of {self.database}.",
@@ -180,8 +222,8 @@ class BackupCatalogue(Generic[M]):
         )
 
     def last_proven(self) -> BackupEntry[M] | None:
-        """The newest backup that is PROVEN."""
-        proven = next((s for s in self.summaries() if s.verdict is Verdict.PROVEN), None)
+        """The newest backup that is PROVEN; of what is dated after now as for `find`."""
+        proven = _newest([summary for summary in self.summaries() if summary.verdict is Verdict.PROVEN])
         return None if proven is None else self.find(proven.id)
 
     def add_proof(self, record: ProofRecord, report_html: bytes) -> str:
@@ -195,12 +237,13 @@ class BackupCatalogue(Generic[M]):
     def sweep(self, now: datetime) -> list[str]:
         """Remove attempts that never got a manifest, 24 hours after their last sign of life; returns their folders.
 
-        A copy of an old backup is an attempt as well while it is under way: what counts is when it was written to.
+        A copy of an old backup is an attempt as well while it is under way: what counts is when it was written to. One
+        that is held is none: somebody wants it kept, and its manifest was lost.
         """
         swept = []
         for found in self._survey(None, skip=()):
             written = max((listed.modified for listed in found.objects.values()), default=parse_id(found.id))
-            if not found.finished and now - max(parse_id(found.id), written) > UNFINISHED_AFTER:
+            if not found.finished and not found.held and now - max(parse_id(found.id), written) > UNFINISHED_AFTER:
                 folder = backup_folder(self.database, found.partition, found.id, self.kind)
                 self.store.delete_tree(folder)
                 swept.append(folder)
@@ -210,7 +253,7 @@ class BackupCatalogue(Generic[M]):
     def _finished(self, partition: str | None = None, listing: Iterable[Listed] | None = None) -> list[_Found]:
         """Finished backups, newest first."""
         found = [one for one in self._survey(partition, skip=BULK, listing=listing) if one.finished]
-        return sorted(found, key=lambda one: (one.id, one.partition), reverse=True)
+        return sorted(found, key=lambda one: one.order, reverse=True)
 
     def _survey(
         self, partition: str | None, *, skip: tuple[str, ...], listing: Iterable[Listed] | None = None
@@ -226,7 +269,7 @@ class BackupCatalogue(Generic[M]):
         return (_Found(day, name, objects) for (day, name), objects in folders.items() if _is_id(name))
 
     def _recalled(self, memory: Summaries, found: _Found) -> Summary:
-        summary = memory.recall(found.id, found.tag)
+        summary = memory.recall(found.name, found.tag)
         assert summary is not None
         return summary.held_as(found.held)
 
@@ -289,7 +332,7 @@ def catalogue_of(store: Store, database: str, kind: Kind) -> Catalogue | Physica
 def all_summaries(store: Store, database: str) -> list[Summary]:
     """What every finished backup of every kind comes to, newest first."""
     found = [s for kind in KINDS for s in catalogue_of(store, database, kind).summaries()]
-    return sorted(found, key=lambda summary: (summary.id, summary.partition), reverse=True)
+    return sorted(found, key=lambda summary: summary.id, reverse=True)
 
 
 def find_any(store: Store, database: str, wanted: str) -> Entry | PhysicalEntry:

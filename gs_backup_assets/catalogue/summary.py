@@ -58,29 +58,29 @@ class Summary:
 
 
 class Summaries:
-    """Summaries by backup id, each with the tag of the objects that it was made from."""
+    """Summaries by partition and id of the backup, each with the tag of the objects that it was made from."""
 
     def __init__(self, known: dict[str, Any]) -> None:
         self._known = known
         self.changed = False
 
-    def recall(self, backup_id: str, tag: str) -> Summary | None:
+    def recall(self, name: str, tag: str) -> Summary | None:
         """The summary, if it was made from the very objects that have this tag."""
-        entry = self._known.get(backup_id)
+        entry = self._known.get(name)
         if entry is None or entry[0] != tag:
             return None
         if not isinstance(entry[1], Summary):
             entry[1] = _parse(entry[1])
         return entry[1] if isinstance(entry[1], Summary) else None
 
-    def keep(self, backup_id: str, tag: str, summary: Summary) -> None:
-        self._known[backup_id] = [tag, summary]
+    def keep(self, name: str, tag: str, summary: Summary) -> None:
+        self._known[name] = [tag, summary]
         self.changed = True
 
-    def forget_but(self, ids: set[str]) -> None:
+    def forget_but(self, names: set[str]) -> None:
         """Forget backups that are no longer there."""
-        for backup_id in self._known.keys() - ids:
-            del self._known[backup_id]
+        for name in self._known.keys() - names:
+            del self._known[name]
             self.changed = True
 
     def document(self) -> dict[str, Any]:

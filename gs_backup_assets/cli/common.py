@@ -73,11 +73,22 @@ def chosen_copy(name: str | None) -> Which | None:
 
 
 def find_backup(vault: Vault, which: Which, database: str, wanted: str) -> Entry:
-    """A backup in the chosen store; where that cannot be used, the error names the way to the other copy."""
+    """A backup in the chosen store; where that cannot be used, the error names the way to the other copy.
+
+    That `latest` passed by one that is dated after now is said: it may be this machine's clock that is wrong.
+    """
     from gs_backup_assets.catalogue.catalogue import Catalogue
 
     try:
-        return Catalogue(vault.store(which), database).find(wanted)
+        catalogue = Catalogue(vault.store(which), database)
+        found = catalogue.find(wanted)
+        newest = catalogue.latest() if wanted == "latest" else None
+        if newest is not None and newest.id > found.id:
+            sys.stderr.write(
+                f"{newest.id} is dated after now: a clock was ahead when it was taken, or this machine's is behind."
+                f" Taken as the latest is {found.id}; if that is wrong, give the id in place of `latest`.\n"
+            )
+        return found
     except StoreError as error:
         if vault.offsite is None:
             raise

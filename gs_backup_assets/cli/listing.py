@@ -98,7 +98,8 @@ def _table(summaries: list[Summary], copies: set[str] | None, name: str, partiti
         stored, size = (
             "?" if size is None else human_bytes(size) for size in (summary.stored_bytes, summary.source_bytes)
         )
-        age = human_age((now - summary.taken_at).total_seconds())
+        ahead = summary.taken_at > now
+        age = "[yellow]dated ahead[/]" if ahead else human_age((now - summary.taken_at).total_seconds())
         kind = ["?" if summary.damage else "incremental" if summary.base else "full"] if physical else []
         has_copy = [] if copies is None else ["yes" if summary.folder in copies else "[yellow]no[/]"]
         verdict = verdict_text(summary.verdict, len(summary.broken_rules))

@@ -91,9 +91,17 @@ def stores_at(address: str) -> Stores:
 
     Raises ConfigError (`STORE_ADDRESS_INVALID`).
     """
-    if not address.startswith("s3://"):
-        return Stores(primary=LocalStoreConfig(path=Path(address.removeprefix("file://")).absolute()))
-    parts = urlsplit(address)
+    if not address:
+        raise _invalid("it is empty")
+    kind, has_kind, path = address.partition("://")
+    if not has_kind or kind == "file":
+        return Stores(primary=LocalStoreConfig(path=Path(path if has_kind else address).absolute()))
+    if kind != "s3":
+        raise _invalid(f"{kind}:// is no kind of store")
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:  # brackets that hold no address of the network
+        raise _invalid(str(error)) from None
     options = dict(parse_qsl(parts.query))
     if unknown := options.keys() - _OPTIONS:
         raise _invalid(f"unknown options: {', '.join(sorted(unknown))}")

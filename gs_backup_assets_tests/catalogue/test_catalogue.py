@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gs_backup_assets.catalogue import proof as proofs
-from gs_backup_assets.catalogue.catalogue import Catalogue, Entry
+from gs_backup_assets.catalogue.catalogue import Catalogue, Entry, all_summaries
 from gs_backup_assets.catalogue.manifest import backup_id, encode, parse_id
 from gs_backup_assets.catalogue.verdict import Verdict
 from gs_backup_assets.errors import ConfigError, StoreError
@@ -226,6 +227,40 @@ def test_find_by_id_by_day_and_latest(catalogue: Catalogue) -> None:
             catalogue.find(wanted)
 
 
+def test_what_is_dated_after_now_is_not_the_latest(catalogue: Catalogue) -> None:
+    """A clock that was a year ahead would hide all that was taken since, from a restore as well."""
+    now = datetime.now(timezone.utc)
+    for moment in (now - DAY, now - HOUR, now + 365 * DAY):
+        manifest = made_up(moment)
+        digest = put(catalogue.store, manifest)
+        catalogue.add_proof(proof_of(manifest, digest, Verdict.PROVEN, now), b"")
+    ahead, wanted, _ = (entry.id for entry in catalogue.entries())
+    proven = catalogue.last_proven()
+    assert catalogue.find("latest").id == wanted and proven is not None and proven.id == wanted
+    assert catalogue.find(ahead).id == ahead
+    for entry in catalogue.entries()[1:]:
+        catalogue.store.delete_tree(entry.folder)
+    assert catalogue.find("latest").id == ahead, "this machine's clock is behind: better than nothing"
+
+
+def test_a_copy_in_another_folder_hides_nothing(catalogue: Catalogue) -> None:
+    """Such as one that somebody makes before work on the store."""
+    manifest = made_up()
+    put(catalogue.store, manifest)
+    for day in ("2026-11-22.old", "2026-11-23"):
+        shutil.copytree(at(catalogue, manifest.folder), at(catalogue, f"shop/logical/{day}/{manifest.id}"))
+    for _ in range(2):  # read, and remembered
+        summaries = catalogue.summaries()
+        assert [(s.partition, s.damage) for s in summaries] == [
+            ("2026-11-23", "MANIFEST_MISPLACED"),
+            ("2026-11-22", None),
+            ("2026-11-22.old", "MANIFEST_MISPLACED"),
+        ]
+        assert all_summaries(catalogue.store, "shop") == summaries
+    catalogue.store.delete_tree(f"shop/logical/2026-11-23/{manifest.id}")
+    assert catalogue.find("latest").manifest == catalogue.find(manifest.id).manifest == manifest
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(-100, 100), st.booleans())
 def test_only_old_attempts_are_swept(hours: int, finished: bool) -> None:
@@ -250,6 +285,16 @@ def test_a_copy_of_an_old_backup_is_not_swept_under_way(catalogue: Catalogue) ->
         written_at(at(catalogue, f"{old.folder}/dump/{name}.dat"), NOW - age)
     assert catalogue.sweep(NOW) == []
     assert catalogue.sweep(NOW + 2 * HOUR) == [old.folder]
+
+
+def test_a_held_backup_that_lost_its_manifest_is_not_swept(catalogue: Catalogue) -> None:
+    held = made_up(NOW - 30 * DAY)
+    for name in ("dump/1.dat", "hold.json"):
+        catalogue.store.put_bytes(b"x", f"{held.folder}/{name}")
+        written_at(at(catalogue, f"{held.folder}/{name}"), NOW - 30 * DAY)
+    assert catalogue.sweep(NOW) == []
+    catalogue.store.delete(f"{held.folder}/hold.json")
+    assert catalogue.sweep(NOW) == [held.folder]
 
 
 def test_summaries_say_what_entries_say_and_notice_every_change(catalogue: Catalogue) -> None:
