@@ -49,7 +49,11 @@ def test_a_folder_that_exists_is_left_alone(chain: Chain, tmp_path: Path) -> Non
 
 def test_damage_or_a_missing_key_leaves_nothing(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     into = tmp_path / "fetched"
-    (tmp_path / "fetched.unfinished").mkdir()  # of one that was killed
+    mine = tmp_path / "fetched.unfinished"
+    mine.mkdir()
+    left = tmp_path / "gs-backup-fetch-killed"  # with its guardian
+    left.mkdir()
+    (left / ".in-use").touch()
     victim = chain.store.root / chain.entry.folder / "globals.sql.enc"
     data = victim.read_bytes()
     victim.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -61,4 +65,27 @@ def test_damage_or_a_missing_key_leaves_nothing(chain: Chain, tmp_path: Path, mo
     with pytest.raises(NotVerifiable) as missing:
         fetch(chain, into)
     assert missing.value.code == "KEY_MISSING"
-    assert list(tmp_path.glob("fetched*")) == []
+    assert [*tmp_path.glob("fetched*"), *tmp_path.glob("gs-backup-*")] == [mine], "what is not ours is left alone"
+
+
+def test_a_folder_that_cannot_be_made_or_was_made_meanwhile(chain: Chain, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as refused:
+        fetch(chain, tmp_path / "file" / "fetched")
+    assert refused.value.code == "INTO_UNUSABLE"
+    into = tmp_path / "fetched"
+
+    class Other:
+        """Somebody who makes the folder while the fetch is at work."""
+
+        def stage_started(self, stage: str) -> None:
+            (into / "theirs").mkdir(parents=True)
+
+        def stage_advanced(self, stage: str, done: int, total: int | None, unit: str, seconds: float) -> None: ...
+
+        def stage_ended(self, stage: str, seconds: float, ok: bool) -> None: ...
+
+    with pytest.raises(ConfigError) as late:
+        fetch_into(chain.settings, chain.store, chain.entry, into, Progress(Other()))
+    assert late.value.code == "INTO_EXISTS"
+    assert [path.name for path in into.iterdir()] == ["theirs"] and list(tmp_path.glob("gs-backup-*")) == []
