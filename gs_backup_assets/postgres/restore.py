@@ -117,7 +117,12 @@ _CLASSES = tuple(
 
 _ENTRY = re.compile(r"from TOC entry \d+; \d+ \d+ (.*)$")
 _ERROR = re.compile(r"(?:error|fatal|FATAL|ERROR):\s+(.*)$")
-_SUMMARY = re.compile(r"warning: errors ignored on restore: (\d+)")
+# pg_restore writes the pieces of a line one by one, and its parallel jobs into the same pipe: each piece arrives whole,
+# but what stands before a message may be another job's, or stand before that one's (seen with 14 to 18, eight jobs).
+_BEFORE_MESSAGE = re.compile(r"(?:pg_restore:|error: |warning: | )*")
+_QUERY_FAILED = re.compile(r"^could not execute query: (?:ERROR:\s*)?")
+_FIRST_WORDS = "could not execute query: ", 'COPY failed for table "'  # of a message that lost what stands before it
+_NO_ERROR = re.compile(r"while (INITIALIZING|PROCESSING TOC|FINALIZING)|errors ignored on restore: \d+")
 _NAME = r'(?:"(?:[^"]|"")*"|[^\s."(;]+)'
 _COPY = re.compile(r'COPY failed for table "(?P<table>.*?)": ')
 _FOREIGN_KEY = re.compile(
@@ -156,14 +161,18 @@ def parse_errors(lines: Sequence[str]) -> tuple[RestoreError, ...]:
         message, command, in_command = "", [], False
 
     for line in lines:
-        if line.startswith("pg_restore: "):
+        before = _BEFORE_MESSAGE.match(line)[0]  # type: ignore[index]
+        words = line[len(before) :]
+        if before.startswith(("pg_restore:", "error: ", " error: ")) or words.startswith(_FIRST_WORDS):
             finish()
-            if match := _ENTRY.search(line):
+            if match := _ENTRY.search(words):
                 entry = match[1]
-            elif _SUMMARY.search(line):
+            elif _NO_ERROR.match(words):
                 continue
-            elif match := _ERROR.search(line):
-                message = re.sub(r"^could not execute query: (ERROR:\s*)?", "", match[1])
+            elif words.startswith(_FIRST_WORDS) or "error: " in before:
+                message = _QUERY_FAILED.sub("", words)
+            elif match := _ERROR.search(words):
+                message = match[1]
         elif line.startswith("Command was: "):
             in_command, command = True, [line.removeprefix("Command was: ")]
         elif in_command:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
 from functools import partial
 from types import TracebackType
@@ -17,6 +17,9 @@ from typing import Any, ParamSpec, TypeVar
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _PATIENCE_SECONDS = 5.0
+# A signal that arrives just before the main thread begins to wait is only seen when the wait ends: Python runs handlers
+# between its own instructions (documentation of `signal`, "Execution of Python signal handlers").
+_ATTENTION_SECONDS = 0.5
 
 
 def patience_after(error: BaseException | None) -> float | None:
@@ -27,8 +30,22 @@ def patience_after(error: BaseException | None) -> float | None:
 def clean_up(action: Callable[[], object], after: BaseException) -> None:
     """Run what `after` makes necessary, and wait for it: after an interrupt for some seconds only. Raises its error."""
     future = Threads(1, "clean-up").submit(action)
-    if wait([future], patience_after(after)).done:
+    if (patience := patience_after(after)) is None or wait([future], patience).done:
         future.result()
+
+
+class _Interruptible(Future[_T]):
+    """A future whose result can be waited for without missing an interrupt."""
+
+    def result(self, timeout: float | None = None) -> _T:
+        if timeout is None:
+            _wait_for([self])
+        return super().result(timeout)
+
+
+def _wait_for(futures: Sequence[Future[Any]]) -> None:
+    while wait(futures, _ATTENTION_SECONDS).not_done:
+        pass
 
 
 class Threads(Executor):
@@ -47,7 +64,7 @@ class Threads(Executor):
         self._working = 0
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        future: Future[_T] = Future()
+        future: Future[_T] = _Interruptible()
         with self._lock:
             self._unfinished.add(future)
             self._jobs.append((future, partial(fn, *args, **kwargs)))
@@ -63,7 +80,10 @@ class Threads(Executor):
         if error is not None:
             for future in unfinished:
                 future.cancel()
-        wait(unfinished, patience_after(error))
+        if (patience := patience_after(error)) is None:
+            _wait_for(unfinished)
+        else:
+            wait(unfinished, patience)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -218,6 +218,50 @@ def test_details_hints_and_mixed_lines() -> None:
     assert parse_errors(()) == ()
 
 
+def test_no_error_of_parallel_jobs_is_lost(any_server: Cluster, tmp_path: Path) -> None:
+    indexes = 80
+    with fresh_database(any_server) as source:
+        execute(
+            source,
+            "CREATE FUNCTION inverse(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1 / ($1 + 1)'",
+            *(f"CREATE TABLE t{i} AS SELECT 0 AS n" for i in range(indexes)),
+            *(f"CREATE INDEX i{i} ON t{i} (inverse(n))" for i in range(indexes)),
+            "CREATE OR REPLACE FUNCTION inverse(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1 / ($1 * 0)'",
+        )
+        dump = _dump(any_server, source, tmp_path)
+    with fresh_database(any_server) as target:
+        environment = target.write_service_file(tmp_path)
+        for _ in range(2):  # the second time the tables are there as well
+            errors = restore_sections(any_server.toolchain, environment, dump, sections=_ALL, jobs=8)
+            found = {e.command for e in errors if e.message == "division by zero"}
+            assert len(found) == indexes and all(command.startswith("CREATE INDEX i") for command in found)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        (
+            "pg_restore:pg_restore: error:  error: could not execute query: ERROR:  A",
+            "could not execute query: ERROR:  B",
+        ),
+        (
+            "pg_restore: error: pg_restore: could not execute query: ERROR:  A",
+            "error: could not execute query: ERROR:  B",
+        ),
+        (
+            "pg_restore:pg_restore: error: could not execute query: ERROR:  A",
+            " error: could not execute query: ERROR:  B",
+        ),
+        ('pg_restore: pg_restore: error: error: COPY failed for table "A": ERROR:  A', 'COPY failed for table "B": B'),
+        ("pg_restore: warning: pg_restore: error: A", "error: B"),
+    ],
+)
+def test_lines_that_parallel_jobs_mixed(first: tuple[str, str]) -> None:
+    lines = [line for message in first for line in (message, "DETAIL:  x", "Command was: SELECT 1;")]
+    errors = parse_errors([*lines, "pg_restore: warning: errors ignored on restore: 4"])
+    assert [(e.message[-1], e.command) for e in errors] == [("A", "SELECT 1;"), ("B", "SELECT 1;")]
+
+
 def test_what_follows_from_an_omission() -> None:
     def error(message: str, command: str) -> RestoreError:
         return RestoreError("OBJECT_MISSING", Origin.BACKUP, "", message, command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,7 +31,7 @@ from gs_backup_assets.recovery.stored.instructions import leave_instructions
 from gs_backup_assets.recovery.stored.keyring import begin_encryption, key_for_new_backups
 from gs_backup_assets.recovery.stored.stored_settings import SETTINGS_FILE, save_settings
 from gs_backup_assets.recovery.stored.storing import store_files
-from gs_backup_assets.system.threads import clean_up
+from gs_backup_assets.system.threads import Threads, clean_up
 from gs_backup_assets.system.workspace import workspace
 from gs_backup_assets.vault.keys import MasterKey
 from gs_backup_assets.vault.store import Store
@@ -197,7 +197,7 @@ def _dump_and_fingerprint(
             )
             return schema
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="dump") as pool:
+    with Threads(1, "dump") as pool:
         dumping = pool.submit(dump_all)
         try:
             fingerprint = _fingerprint(target, snapshot, level, progress, failed=lambda: _failed(dumping))
