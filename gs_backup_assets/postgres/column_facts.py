@@ -76,11 +76,15 @@ class UniqueKey:
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """All of it. Keys of partitions are told of the partitioned table at the top."""
+    """All of it. Keys of partitions are told of the partitioned table at the top.
+
+    `ancestors` has the tables that a table inherits from, however far up; partitions are not among them.
+    """
 
     columns: Mapping[ColumnKey, Column]
     foreign_keys: tuple[ForeignKey, ...]
     unique_keys: tuple[UniqueKey, ...]
+    ancestors: Mapping[int, tuple[int, ...]]
 
     def primary_key(self, table: int) -> tuple[Column, ...]:
         """The columns of a table's primary key in their order; none without one."""
@@ -151,9 +155,19 @@ GROUP BY i.indexrelid, ic.relname, root.oid, i.indisprimary, to_jsonb(i) ->> 'in
 ORDER BY ic.relname
 """
 
+_ANCESTORS = """
+WITH RECURSIVE above (child, parent) AS (
+    SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits AS i
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid WHERE c.relkind = 'r' AND NOT c.relispartition
+    UNION
+    SELECT a.child, i.inhparent FROM above AS a JOIN pg_catalog.pg_inherits AS i ON i.inhrelid = a.parent
+)
+SELECT child::bigint, array_agg(parent::bigint ORDER BY parent) FROM above GROUP BY child
+"""
+
 
 def read_column_facts(connection: Connection) -> ColumnFacts:
-    """Read columns, foreign keys and unique keys of the connected database."""
+    """Read columns, foreign keys, unique keys and inheritance of the connected database."""
     columns = {}
     for row in query(connection, _COLUMNS):
         oid, number, schema, table, name, base, typtype, modifier, not_null, generated, identity, partition, type_ = row
@@ -192,4 +206,5 @@ def read_column_facts(connection: Connection) -> ColumnFacts:
         UniqueKey(name, table, tuple((table, number) for number in numbers), primary, nulls_distinct)
         for name, table, numbers, primary, nulls_distinct in query(connection, _UNIQUE_KEYS)
     )
-    return ColumnFacts(columns, foreign, unique)
+    ancestors = {child: tuple(parents) for child, parents in query(connection, _ANCESTORS)}
+    return ColumnFacts(columns, foreign, unique, ancestors)

@@ -95,6 +95,7 @@ def plan_masking(rules: Anonymise, facts: ColumnFacts) -> MaskingPlan:
     for key, rule in wanted.items():
         problems += _unfit(facts.columns[key], rule, facts, wanted)
     problems += _broken_keys(given, wanted, facts)
+    problems += _masked_twice(wanted, facts)
     if problems:
         listed = " ".join(f"{problem}." for problem in dict.fromkeys(problems))
         raise ConfigError(
@@ -185,6 +186,16 @@ def _broken_keys(given: Mapping[ColumnKey, str], wanted: Mapping[ColumnKey, str]
             rule = wanted.get(key, "")
             if rule.startswith("constant") or (rule == "null" and not unique.nulls_distinct):
                 yield f"{facts.columns[key].label} is unique ({unique.name}) and cannot be {rule.replace(':', ' ')}"
+
+
+def _masked_twice(wanted: Mapping[ColumnKey, str], facts: ColumnFacts) -> Iterable[str]:
+    """A statement for a table changes the rows of those that inherit from it: a second one would find no originals."""
+    names = {(key[0], facts.columns[key].name): facts.columns[key] for key in wanted}
+    for key in wanted:
+        column = facts.columns[key]
+        for ancestor in facts.ancestors.get(key[0], ()):
+            if (above := names.get((ancestor, column.name))) is not None:
+                yield f"{column.label} is inherited, it is masked with {above.label}"
 
 
 def _groups(wanted: Mapping[ColumnKey, str], facts: ColumnFacts) -> dict[tuple[str, Kind], Group]:

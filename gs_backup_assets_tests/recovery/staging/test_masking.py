@@ -51,6 +51,10 @@ ALTER TABLE login ENABLE ALWAYS RULE hear;
 CREATE SCHEMA audit;
 CREATE TABLE audit.day (what text);
 CREATE TABLE "audit.day" (what text);
+CREATE TABLE place (street text);
+CREATE TABLE venue (seats integer) INHERITS (place);
+CREATE TABLE hall () INHERITS (venue);
+INSERT INTO hall (street) VALUES ('secret street 1');
 INSERT INTO person (id, mail, name, nick, born, seen, note, extra, code)
     SELECT i, 'Person' || i || '@real.org', 'Real Name ' || i % 7, 'Nick' || i, date '1970-01-01' + i * 97,
            timestamptz '2026-01-01' + i * interval '1 h', repeat('secret note ' || i || ' ', i % 40), '{"a": 1}',
@@ -189,6 +193,10 @@ def test_one_secret_gives_one_result_and_another_another(server17: Cluster) -> N
         ({"person": {"ears": "hash"}}, "no column ears"),
         ({"audit.day": {"what": "hash"}}, "audit.day is the name of several tables"),
         ({"visit_a": {"who": "hash"}}, "give the rules to the partitioned table"),
+        (
+            {"place": {"street": "hash"}, "hall": {"street": "hash"}},
+            "hall.street is inherited, it is masked with place",
+        ),
         ({"friend": {"person": "hash"}}, "give the rule to person.id"),
         ({"person": {"id": "hash"}, "friend": {"other": {"constant": "1"}}}, "refers to person.id"),
         ({"person": {"nick": None}}, "person.nick cannot be null: login.nick refers to it"),
