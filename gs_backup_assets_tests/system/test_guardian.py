@@ -18,12 +18,13 @@ ROOT = Path(__file__).parents[2]
 
 # Starts a family in a session of its own and holds a workspace; says where everything is, and waits.
 OWNER = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from gs_backup_assets.system.guardian import guardian
 from gs_backup_assets.system.programs import Program
 from gs_backup_assets.system.workspace import workspace
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 asleep = "import time; time.sleep(600)"
 child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {asleep!r}, sys.argv[1]]); {asleep}"
 with workspace("spool") as folder:
