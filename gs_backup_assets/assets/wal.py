@@ -104,9 +104,7 @@ def build_wal_sensor(
         day = DAY.of(now, settings.zone)
         try:
             surveyed = survey_and_judge(settings, vault.open(settings).primary, now=now)
-        except (
-            BackupError
-        ) as error:  # credentials that are not there as well: people must be told that nothing is known
+        except BackupError as error:  # people must be told that nothing is known, be it for missing credentials
             surveyed = not_surveyed(error)
         state = _state(day, surveyed)
         if context.cursor == state:

@@ -112,14 +112,17 @@ def test_the_first_error_ends_all_jobs_of_a_crew() -> None:
 
 
 HANGING = """
-import os, signal, threading
+import os, signal, sys, threading
 from gs_backup_assets.system.crew import side_by_side
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def hang(go_on):
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     os.write(1, b"hanging\\n")
     threading.Event().wait()
 
+if "elsewhere" in sys.argv:  # another thread gets the signal: nothing ends the wait of the main one
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 try:
     side_by_side([hang, hang], at_a_time=2, name="test")
 except KeyboardInterrupt:
@@ -127,8 +130,10 @@ except KeyboardInterrupt:
 """
 
 
-def test_an_interrupted_process_ends_although_jobs_hang() -> None:
-    with subprocess.Popen([sys.executable, "-c", HANGING], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+@pytest.mark.parametrize("arrives", ["here", "elsewhere"])
+def test_an_interrupted_process_ends_although_jobs_hang(arrives: str) -> None:
+    argv = [sys.executable, "-c", HANGING, arrives]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
             assert [process.stdout.readline() for _ in range(2)] == ["hanging\n"] * 2
