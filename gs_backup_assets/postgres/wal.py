@@ -22,10 +22,10 @@ _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 SHORT_HEADER_BYTES = 24
 LONG_HEADER_BYTES = 40
 _LONG_HEADER = 0x0002  # XLP_LONG_HEADER
-# xlp_magic, xlp_info, xlp_tli, xlp_pageaddr, xlp_rem_len; then, in a segment's first page, after 4 bytes of padding:
-# xlp_sysid, xlp_seg_size, xlp_xlog_blcksz.
+# Of every page, native byte order.
+PAGE_HEADER = struct.Struct("=HHIQI")  # xlp_magic, xlp_info, xlp_tli, xlp_pageaddr, xlp_rem_len
+# The same, and in a segment's first page, after 4 bytes of padding: xlp_sysid, xlp_seg_size, xlp_xlog_blcksz.
 _HEADER = struct.Struct("=HHIQI4xQII")
-_SHORT_HEADER = struct.Struct("=HHIQ")
 # XLOG_PAGE_MAGIC of the majors: the only thing in a segment that tells which one wrote it.
 MAGICS = {13: 0xD106, 14: 0xD10D, 15: 0xD110, 16: 0xD113, 17: 0xD116, 18: 0xD118}
 
@@ -161,7 +161,7 @@ def written_bytes(data: bytes | memoryview, segment: Segment) -> int:
     """
     pages = len(data) // PAGE_BYTES
     for page in range(pages):
-        magic, _, _, address = _SHORT_HEADER.unpack_from(data, page * PAGE_BYTES)
+        magic, _, _, address, _ = PAGE_HEADER.unpack_from(data, page * PAGE_BYTES)
         if magic == 0 or address != segment.start.value + page * PAGE_BYTES:
             return page * PAGE_BYTES
     return pages * PAGE_BYTES

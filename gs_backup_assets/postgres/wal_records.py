@@ -10,7 +10,6 @@ import struct
 from functools import cache
 
 from gs_backup_assets.postgres.wal import (
-    LONG_HEADER_BYTES,
     PAGE_BYTES,
     SHORT_HEADER_BYTES,
     Lsn,
@@ -51,7 +50,7 @@ def is_finished(data: bytes, segment: Segment) -> bool:
         return True
     page = pages - PAGE_BYTES
     (remaining,) = struct.unpack_from("<I", data, page + _REMAINING_AT)
-    at, last = page + header_bytes(page, segment.size) + aligned(remaining), None
+    at, last = first_record(data, page, segment.size), None
     while at < pages:
         (length,) = struct.unpack_from("<I", data, at)
         if length == 0:
@@ -71,8 +70,7 @@ def is_finished(data: bytes, segment: Segment) -> bool:
 def _end_of_records(data: bytes, pages: int) -> int:
     """Where the last complete record ends that begins in the segment; 0 when there is none."""
     # What goes on from the segment before has its sum there: it is skipped, and proves nothing by itself.
-    (remaining,) = struct.unpack_from("<I", data, _REMAINING_AT)
-    at = walk(LONG_HEADER_BYTES, aligned(remaining))
+    at = first_record(data, 0, segment_bytes=len(data))
     last: tuple[int, int] | None = None
     while (start := past_header(at)) < pages:
         (length,) = struct.unpack_from("<I", data, start)
@@ -85,6 +83,12 @@ def _end_of_records(data: bytes, pages: int) -> int:
     # Those before it are whole, as it begins behind them; it may be half written itself.
     record = gather(data, *last)
     return at if crc_of(record) == struct.unpack_from("<I", record, CRC_AT)[0] else last[0]
+
+
+def first_record(data: bytes, page: int, segment_bytes: int) -> int:
+    """The offset behind what goes on in a page from before: there the first record begins that begins in it."""
+    (remaining,) = struct.unpack_from("<I", data, page + _REMAINING_AT)
+    return walk(page + header_bytes(page, segment_bytes), aligned(remaining))
 
 
 def past_header(at: int) -> int:

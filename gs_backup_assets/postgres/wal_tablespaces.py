@@ -11,10 +11,17 @@ import struct
 from collections.abc import Iterator
 
 from gs_backup_assets.errors import ProgramError
-from gs_backup_assets.postgres.wal import PAGE_BYTES, Segment, aligned, header_bytes
-from gs_backup_assets.postgres.wal_records import CRC_AT, RECORD_HEADER_BYTES, crc_of, gather, past_header, walk
+from gs_backup_assets.postgres.wal import PAGE_BYTES, PAGE_HEADER, Segment, aligned, header_bytes
+from gs_backup_assets.postgres.wal_records import (
+    CRC_AT,
+    RECORD_HEADER_BYTES,
+    crc_of,
+    first_record,
+    gather,
+    past_header,
+    walk,
+)
 
-_PAGE = struct.Struct("=HHIQI")  # xlp_magic, xlp_info, xlp_tli, xlp_pageaddr, xlp_rem_len
 _INFORMATION_AT = 16  # xl_info: its upper half is 0 for a CREATE. The eight bytes from here are never parted
 _MANAGER = b"\x05"  # xl_rmid of tablespaces, behind it; two bytes of padding follow
 _SHORT, _LONG = 0xFF, 0xFE  # XLR_BLOCK_ID_DATA_SHORT and _LONG: one byte, or four, of length follow
@@ -73,10 +80,10 @@ def _begin(at: int, size: int) -> int | None:
 def _begins_there(data: bytes, segment: Segment, begin: int) -> bool:
     """Whether a record begins there, and not just bytes that look like one: its page's records are walked through."""
     page = begin - begin % PAGE_BYTES
-    _, _, _, address, rest = _PAGE.unpack_from(data, page)
+    _, _, _, address, _ = PAGE_HEADER.unpack_from(data, page)
     if address != segment.start.value + page:  # of an older segment
         return False
-    at = walk(page + header_bytes(page, segment.size), aligned(rest))
+    at = first_record(data, page, segment.size)
     while at < begin:
         (length,) = struct.unpack_from("=I", data, at)
         if length < RECORD_HEADER_BYTES:
@@ -87,7 +94,7 @@ def _begins_there(data: bytes, segment: Segment, begin: int) -> bool:
 
 def _is_rest_of_one(data: bytes, at: int) -> bool:
     """Whether the rest of a record, with which a segment begins, is that of one: then its lengths agree."""
-    _, _, _, _, rest = _PAGE.unpack_from(data, 0)
+    _, _, _, _, rest = PAGE_HEADER.unpack_from(data, 0)
     behind = at - header_bytes(0, len(data))
     if behind not in (0, 8):
         return False

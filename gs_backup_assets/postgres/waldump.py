@@ -11,7 +11,15 @@ from pathlib import Path
 
 from gs_backup_assets.errors import StoreError
 from gs_backup_assets.postgres.toolchain import Toolchain
-from gs_backup_assets.postgres.wal import LONG_HEADER_BYTES, PAGE_BYTES, Lsn, Segment, aligned, header_bytes
+from gs_backup_assets.postgres.wal import (
+    LONG_HEADER_BYTES,
+    PAGE_BYTES,
+    PAGE_HEADER,
+    Lsn,
+    Segment,
+    aligned,
+    header_bytes,
+)
 from gs_backup_assets.system.programs import Finished, run
 
 _SECONDS = 600.0
@@ -29,7 +37,6 @@ _POINT = re.compile(_LINE.format(manager="XLOG") + r"desc: RESTORE_POINT (?P<nam
 _AFTER_RECORD = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+): (.*)")
 _NO_RECORD = re.compile(r"could not find a valid record after ([0-9A-F]+/[0-9A-F]+)")
 _RECORD = struct.Struct("=IIQBB2x4x")  # xl_tot_len, xl_xid, xl_prev, xl_info, xl_rmid, padding, xl_crc
-_PAGE = struct.Struct("=HHIQI")  # xlp_magic, xlp_info, xlp_tli, xlp_pageaddr, xlp_rem_len
 _CONTINUES = 0x0001  # XLP_FIRST_IS_CONTRECORD
 _SWITCH = 0x40  # XLOG_SWITCH, of resource manager 0
 
@@ -168,7 +175,7 @@ class _Log:
 
     def _begins_in(self, page: int) -> int | None:
         """Where the rest of an older record ends in a page; None when it goes on behind it, or nothing was written."""
-        magic, information, _, address, rest = _PAGE.unpack(self._read(page, _PAGE.size))
+        magic, information, _, address, rest = PAGE_HEADER.unpack(self._read(page, PAGE_HEADER.size))
         if magic == 0 or address != page:
             return None
         begin = page + header_bytes(page, self._first.size) + (aligned(rest) if information & _CONTINUES else 0)
@@ -185,7 +192,7 @@ class _Log:
 
     def first_record(self) -> Lsn:
         """Where the first record begins that begins here: a segment may begin with the rest of an older one."""
-        _, information, _, _, rest = _PAGE.unpack(self._read(self._first.start.value, _PAGE.size))
+        _, information, _, _, rest = PAGE_HEADER.unpack(self._read(self._first.start.value, PAGE_HEADER.size))
         begin = self._first.start.value + LONG_HEADER_BYTES
         return Lsn(self._skip(begin, rest) if information & _CONTINUES else begin)
 
@@ -195,7 +202,7 @@ class _Log:
         (length,) = struct.unpack("=I", self._read(start, 4))
         next_page = start - start % PAGE_BYTES + PAGE_BYTES
         if length > next_page - start and next_page < self._end:
-            _, information, _, _, rest = _PAGE.unpack(self._read(next_page, _PAGE.size))
+            _, information, _, _, rest = PAGE_HEADER.unpack(self._read(next_page, PAGE_HEADER.size))
             if not information & _CONTINUES or rest != length - (next_page - start):
                 return False  # no such record was ever written
         # A record's head that is itself cut has any length; then nothing but zeros follows the head.
